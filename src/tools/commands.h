@@ -1,0 +1,20 @@
+// The verbs of the `calm` program, a file each. Each adds its subcommand with its options; the callback does the work
+// and throws Error on bad input.
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace calm {
+
+void add_character_command(CLI::App& app);  // calm character info|draw
+void add_motion_command(CLI::App& app);     // calm motion info|import|check|draw|generate
+#ifdef CALM_WITH_PLAY
+void add_play_command(CLI::App& app);       // calm play POLICY
+#endif
+#ifdef CALM_WITH_LEARN
+void add_train_command(CLI::App& app);      // calm train low-level
+void add_eval_command(CLI::App& app);       // calm eval low-level
+void add_bench_command(CLI::App& app);      // calm bench train
+#endif
+
+}  // namespace calm
