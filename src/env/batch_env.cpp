@@ -1,0 +1,347 @@
+#include "env/batch_env.h"
+
+#include <cstring>
+
+#include "base/error.h"
+#include "features/features.h"
+
+namespace calm {
+
+namespace {
+
+// Bytes of plain values, one after another; reading checks the length.
+class Packer {
+ public:
+  template <class T>
+  void put(const T& value) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    bytes.append(reinterpret_cast<const char*>(&value), sizeof(T));
+  }
+  template <class T>
+  void put_array(std::span<const T> values) {
+    put<uint64_t>(values.size());
+    bytes.append(reinterpret_cast<const char*>(values.data()), values.size_bytes());
+  }
+  std::string bytes;
+};
+
+class Unpacker {
+ public:
+  explicit Unpacker(const std::string& bytes) : bytes_(bytes) {}
+  template <class T>
+  T get() {
+    T value;
+    take(&value, sizeof(T));
+    return value;
+  }
+  template <class T>
+  void get_array(std::vector<T>& values, bool resize = false) {
+    const auto n = get<uint64_t>();
+    if (n > bytes_.size() / sizeof(T) || (!resize && n != values.size())) bad();
+    values.resize(n);
+    take(values.data(), n * sizeof(T));
+  }
+  void finish() const {
+    if (at_ != bytes_.size()) bad();
+  }
+
+ private:
+  [[noreturn]] static void bad() { fail("saved environments do not fit: other number of environments or character"); }
+  void take(void* out, size_t n) {
+    if (n > bytes_.size() - at_) bad();
+    std::memcpy(out, bytes_.data() + at_, n);
+    at_ += n;
+  }
+  const std::string& bytes_;
+  size_t at_ = 0;
+};
+
+constexpr int kGrain = 4;  // environments a thread takes at a time
+
+}  // namespace
+
+float snap_to_moment(float time, float dt) {
+  const float grid = dt / kMomentsPerStep;
+  return std::floor(time / grid + 1e-3f) * grid;
+}
+
+BatchEnv::BatchEnv(const Character& character, const MotionLibrary& library, Simulator& simulator, ThreadPool& pool,
+                   const EnvSettings& settings, const PhysicsSettings& physics, uint64_t seed)
+    : character_(&character), library_(&library), simulator_(&simulator), pool_(&pool), settings_(settings),
+      num_envs_(simulator.state().num_envs), dt_(1.0f / physics.control_rate), episodes_(num_envs_),
+      windows_(num_envs_), observations_(static_cast<size_t>(num_envs_) * character.observation_size()),
+      disc_windows_(static_cast<size_t>(num_envs_) * settings.discriminator_frames * character.motion_feature_size()),
+      pd_targets_(static_cast<size_t>(num_envs_) * character.num_dofs), tracking_(num_envs_, -1.0f),
+      terminated_(num_envs_), truncated_(num_envs_), window_changed_(num_envs_), is_foot_(character.num_bodies()) {
+  if (settings.latent_steps_min < 1 || settings.latent_steps_max < settings.latent_steps_min)
+    fail("env: latent_steps_min {} and latent_steps_max {} must be 1 <= min <= max", settings.latent_steps_min,
+         settings.latent_steps_max);
+  if (settings.discriminator_frames < 2 || settings.encoder_frames < settings.discriminator_frames)
+    fail("env: need 2 <= discriminator_frames <= encoder_frames, not {} and {}", settings.discriminator_frames,
+         settings.encoder_frames);
+  for (const int foot : character.feet) is_foot_[foot] = 1;
+  for (int worker = 0; worker < pool.size(); ++worker) scratch_.emplace_back(character);
+  for (int env = 0; env < num_envs_; ++env) episodes_[env].rng = Rng(seed, static_cast<uint64_t>(env));
+  if (settings.reset_fallen > 0.0f) make_fallen_bank(seed);
+}
+
+// Falls from random orientations with random targets, settled; all environments serve as the drop tower.
+void BatchEnv::make_fallen_bank(uint64_t seed) {
+  const int num_dofs = character_->num_dofs;
+  while (static_cast<int>(fallen_.size()) < settings_.fallen_bank) {
+    Rng rng(seed, 0xfa11ull + fallen_.size());
+    for (int env = 0; env < num_envs_; ++env) {
+      const CharacterState start = default_state(*character_);
+      RootState root;
+      root.pos = Vec3(0.0f, 0.0f, character_->stand_height + 0.3f);
+      root.rot = Quat(rng.normal(), rng.normal(), rng.normal(), rng.normal()).normalized();
+      simulator_->set_state(env, root, start.dof_pos, start.dof_vel);
+    }
+    for (int step = 0; step < settings_.fallen_settle_steps; ++step) {
+      if (step % 15 == 0)
+        for (int env = 0; env < num_envs_; ++env)
+          for (int d = 0; d < num_dofs; ++d)
+            pd_targets_[static_cast<size_t>(env) * num_dofs + d] =
+                character_->action_offset[d] + 0.5f * character_->action_scale[d] * rng.uniform(-1.0f, 1.0f);
+      simulator_->step(pd_targets_);
+    }
+    const BatchState& state = simulator_->state();
+    for (int env = 0; env < num_envs_ && static_cast<int>(fallen_.size()) < settings_.fallen_bank; ++env) {
+      const auto v = state.view(env);
+      FallenState fallen;
+      fallen.root = {Vec3(0.0f, 0.0f, v.pos(0).z()), v.rot(0), Vec3::Zero(), Vec3::Zero()};
+      fallen.dof_pos.assign(v.dof_pos, v.dof_pos + num_dofs);
+      fallen.dof_vel.assign(num_dofs, 0.0f);
+      fallen_.push_back(std::move(fallen));
+    }
+  }
+}
+
+void BatchEnv::draw_window(int env) {
+  Episode& episode = episodes_[env];
+  Window window = library_->sample_encoder_window(library_->sample_clip(episode.rng), settings_.encoder_frames, dt_,
+                                                  episode.rng);
+  window.time = snap_to_moment(window.time, dt_);
+  windows_[env] = window;
+  window_changed_[env] = 1;
+  episode.latent_left = settings_.latent_steps_min +
+                        episode.rng.below(settings_.latent_steps_max - settings_.latent_steps_min + 1);
+}
+
+void BatchEnv::refresh_observation(int env) {
+  write_observation(*character_, simulator_->state().view(env),
+                    &observations_[static_cast<size_t>(env) * character_->observation_size()]);
+}
+
+void BatchEnv::fill_history(int env) {
+  const size_t features = character_->motion_feature_size();
+  float* window = &disc_windows_[env * features * settings_.discriminator_frames];
+  write_motion_features(*character_, simulator_->state().view(env), window);
+  for (int frame = 1; frame < settings_.discriminator_frames; ++frame)
+    std::copy_n(window, features, window + frame * features);
+}
+
+void BatchEnv::fill_history_from_clip(int env, int clip, float time) {
+  const size_t features = character_->motion_feature_size();
+  library_->window_features({clip, time}, settings_.discriminator_frames, dt_,
+                            &disc_windows_[env * features * settings_.discriminator_frames]);
+}
+
+void BatchEnv::start_from_clip(int env, int clip, float time, Window window) {
+  CharacterState state(*character_);
+  library_->state(clip, time, state);
+  RootState root = state.root();
+  root.pos.head<2>().setZero();
+  simulator_->set_state(env, root, state.dof_pos, state.dof_vel);
+  Episode& episode = episodes_[env];
+  episode.step = 0, episode.grace = 0, episode.latent_left = settings_.latent_steps_max;
+  episode.reference_clip = clip, episode.reference_time = time;
+  windows_[env] = window;
+  window_changed_[env] = 1;
+  terminated_[env] = truncated_[env] = 0;
+  tracking_[env] = -1.0f;
+  fill_history_from_clip(env, clip, time);
+  refresh_observation(env);
+}
+
+void BatchEnv::reset_env(int env, CharacterState& scratch) {
+  Episode& episode = episodes_[env];
+  Rng& rng = episode.rng;
+  const bool fell = terminated_[env] && !simulator_->state().diverged[env];
+  episode.step = 0, episode.grace = 0, episode.reference_clip = -1;
+
+  if (fell && rng.uniform() < settings_.recover_in_place) {
+    episode.grace = settings_.recovery_grace;
+    draw_window(env);
+    return;
+  }
+  if (!fallen_.empty() && rng.uniform() < settings_.reset_fallen) {
+    const FallenState& fallen = fallen_[rng.below(static_cast<int>(fallen_.size()))];
+    simulator_->set_state(env, fallen.root, fallen.dof_pos, fallen.dof_vel);
+    episode.grace = settings_.recovery_grace;
+    draw_window(env);
+    fill_history(env);
+  } else if (rng.uniform() < settings_.reset_from_clip) {
+    const int clip = library_->sample_clip(rng);
+    const float length = library_->clip(clip).length(), time = rng.uniform() * length;
+    library_->state(clip, time, scratch);
+    RootState root = scratch.root();
+    root.pos.head<2>().setZero();
+    simulator_->set_state(env, root, scratch.dof_pos, scratch.dof_vel);
+    draw_window(env);
+    if (rng.uniform() < settings_.latent_of_start) {
+      // a window of this clip that holds the moment started from
+      const float span = static_cast<float>(settings_.encoder_frames - 1) * dt_;
+      const float earliest = std::max(time, std::min(length, span)), latest = std::min(length, time + span);
+      windows_[env] = {clip, snap_to_moment(rng.uniform(earliest, std::max(earliest, latest)), dt_)};
+      episode.reference_clip = clip, episode.reference_time = time;
+    }
+    fill_history_from_clip(env, clip, time);
+  } else {
+    scratch = default_state(*character_);
+    simulator_->set_state(env, scratch.root(), scratch.dof_pos, scratch.dof_vel);
+    draw_window(env);
+    fill_history(env);
+  }
+  refresh_observation(env);
+}
+
+void BatchEnv::reset_all() {
+  std::ranges::fill(terminated_, uint8_t{0});
+  pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) { reset_env(env, scratch_[worker]); });
+}
+
+// Specification: a body other than the feet touches something with a force component above 0.1 N while a body other
+// than the feet is lower than its limit, after the second step.
+bool BatchEnv::has_fallen(int env) const {
+  if (episodes_[env].step <= 1) return false;
+  const BatchState& state = simulator_->state();
+  const auto view = state.view(env);
+  bool touches = false, low = false;
+  for (int b = 0; b < state.num_bodies; ++b) {
+    if (is_foot_[b]) continue;
+    const float* force = &state.contact_force[3 * (static_cast<size_t>(env) * state.num_bodies + b)];
+    touches = touches || ConstVec3Map(force).cwiseAbs().maxCoeff() > 0.1f;
+    low = low || view.pos(b).z() < character_->fall_height[b];
+  }
+  return touches && low;
+}
+
+// Peng et al. 2018 (DeepMimic), pose and root terms: how near the state is to the clip's at the same moment.
+float BatchEnv::track(int env, CharacterState& scratch) const {
+  const Episode& episode = episodes_[env];
+  if (episode.reference_clip < 0) return -1.0f;
+  const float time = episode.reference_time + static_cast<float>(episode.step) * dt_;
+  if (time > library_->clip(episode.reference_clip).length()) return -1.0f;
+  library_->state(episode.reference_clip, time, scratch);
+  const CharacterStateView reference = scratch.view(), state = simulator_->state().view(env);
+
+  float pose = 0.0f, joint_velocity = 0.0f;
+  for (const Joint& joint : character_->joints)
+    pose += exp_map_from_quat(joint_rotation(joint, reference.dof_pos).conjugate() *
+                              joint_rotation(joint, state.dof_pos)).squaredNorm();
+  for (int d = 0; d < character_->num_dofs; ++d) {
+    const float difference = state.dof_vel[d] - reference.dof_vel[d];
+    joint_velocity += difference * difference;
+  }
+  const Quat to_heading = inverse_heading(state.rot(0)), reference_to_heading = inverse_heading(reference.rot(0));
+  const float height = state.pos(0).z() - reference.pos(0).z();
+  const float tilt = exp_map_from_quat((to_heading * state.rot(0)).conjugate() *
+                                       (reference_to_heading * reference.rot(0))).squaredNorm();
+  const float velocity = (to_heading * state.vel(0) - reference_to_heading * reference.vel(0)).squaredNorm();
+  const float turning = state.ang_vel(0).z() - reference.ang_vel(0).z();
+  return 0.45f * std::exp(-0.6f * pose) + 0.1f * std::exp(-0.005f * joint_velocity) +
+         0.15f * std::exp(-20.0f * height * height - 5.0f * tilt) + 0.2f * std::exp(-2.0f * velocity) +
+         0.1f * std::exp(-0.5f * turning * turning);
+}
+
+void BatchEnv::step(std::span<const float> actions) {
+  const int num_dofs = character_->num_dofs;
+  for (int env = 0; env < num_envs_; ++env)
+    for (int d = 0; d < num_dofs; ++d) {
+      const size_t i = static_cast<size_t>(env) * num_dofs + d;
+      pd_targets_[i] =
+          character_->action_offset[d] + character_->action_scale[d] * std::clamp(actions[i], -1.0f, 1.0f);
+    }
+  simulator_->step(pd_targets_);
+
+  const size_t features = character_->motion_feature_size();
+  const size_t window_size = features * settings_.discriminator_frames;
+  pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) {
+    Episode& episode = episodes_[env];
+    ++episode.step;
+    --episode.latent_left;
+
+    // discriminator window: newest first
+    float* window = &disc_windows_[env * window_size];
+    std::memmove(window + features, window, (window_size - features) * sizeof(float));
+    write_motion_features(*character_, simulator_->state().view(env), window);
+    refresh_observation(env);
+
+    // ends; an environment put back by the simulator counts as fallen
+    const bool diverged = simulator_->state().diverged[env];
+    terminated_[env] = diverged || (episode.grace == 0 && has_fallen(env));
+    truncated_[env] = !terminated_[env] && episode.step >= settings_.episode_steps;
+    if (episode.grace > 0) --episode.grace;
+    tracking_[env] = diverged ? -1.0f : track(env, scratch_[worker]);
+  });
+
+  for (int env = 0; env < num_envs_; ++env) {
+    if (!terminated_[env] && !truncated_[env]) continue;
+    ++counts_.episodes;
+    counts_.falls += terminated_[env];
+    counts_.timeouts += truncated_[env];
+    counts_.episode_steps += episodes_[env].step;
+  }
+}
+
+void BatchEnv::reset_finished() {
+  pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) {
+    window_changed_[env] = 0;
+    if (terminated_[env] || truncated_[env]) {
+      reset_env(env, scratch_[worker]);
+    } else if (!hold_windows_ && episodes_[env].latent_left <= 0) {
+      draw_window(env);
+      episodes_[env].reference_clip = -1;
+    }
+  });
+}
+
+std::string BatchEnv::save() const {
+  Packer out;
+  for (int env = 0; env < num_envs_; ++env) {
+    const Episode& e = episodes_[env];
+    out.put(e.step), out.put(e.grace), out.put(e.latent_left), out.put(e.reference_clip), out.put(e.reference_time);
+    out.put(e.rng.state());
+    out.put(windows_[env]);
+    out.put_array(std::span<const double>(simulator_->save(env)));
+  }
+  out.put_array(std::span<const float>(disc_windows_));
+  out.put_array(std::span<const float>(observations_));
+  out.put_array(std::span<const uint8_t>(terminated_));
+  out.put_array(std::span<const uint8_t>(truncated_));
+  out.put(counts_);
+  return out.bytes;
+}
+
+void BatchEnv::restore(const std::string& saved) {
+  Unpacker in(saved);
+  std::vector<double> simulated;
+  for (int env = 0; env < num_envs_; ++env) {
+    Episode& e = episodes_[env];
+    e.step = in.get<int>(), e.grace = in.get<int>(), e.latent_left = in.get<int>();
+    e.reference_clip = in.get<int>(), e.reference_time = in.get<float>();
+    e.rng.set_state(in.get<Rng::State>());
+    windows_[env] = in.get<Window>();
+    in.get_array(simulated, true);
+    simulator_->restore(env, simulated);
+  }
+  in.get_array(disc_windows_);
+  in.get_array(observations_);
+  in.get_array(terminated_);
+  in.get_array(truncated_);
+  counts_ = in.get<Counts>();
+  in.finish();
+}
+
+}  // namespace calm
