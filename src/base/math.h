@@ -50,7 +50,7 @@ inline Quat inverse_heading(const Quat& q) { return quat_about_z(-heading(q)); }
 
 // A rotation as six numbers without jumps: the images of +x (tangent) and +z (normal).
 inline void write_tangent_normal(const Quat& q, float* out) {
-  Vec3Map(out) = q * Vec3::UnitX();
+  Vec3Map{out} = q * Vec3::UnitX();
   Vec3Map(out + 3) = q * Vec3::UnitZ();
 }
 
