@@ -1,0 +1,151 @@
+#include "motion/library.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <set>
+
+#include "base/error.h"
+#include "features/features.h"
+
+namespace calm {
+
+namespace {
+
+void check_array(const Clip& clip, const char* name, const std::vector<float>& values, size_t per_frame) {
+  const size_t expected = static_cast<size_t>(clip.num_frames) * per_frame;
+  if (values.size() != expected)
+    fail("clip `{}`: {} has {} numbers where {} frames of this character need {}; import it again for this character",
+         clip.name, name, values.size(), clip.num_frames, expected);
+  if (!std::ranges::all_of(values, [](float v) { return std::isfinite(v); }))
+    fail("clip `{}`: {} holds a number that is not finite; repair or leave out the clip", clip.name, name);
+}
+
+void check_clip(const Character& character, const Clip& clip) {
+  if (clip.name.empty()) fail("a clip of {} has no name; give it one", clip.source);
+  if (clip.num_frames < 1) fail("clip `{}` has no frames", clip.name);
+  if (!(clip.fps > 0.0f) || !std::isfinite(clip.fps)) fail("clip `{}`: {} frames per second", clip.name, clip.fps);
+  if (!(clip.weight >= 0.0f) || !std::isfinite(clip.weight))
+    fail("clip `{}`: weight {} is not a number of at least 0", clip.name, clip.weight);
+  check_array(clip, "root_pos", clip.root_pos, 3);
+  check_array(clip, "body_rot", clip.body_rot, 4 * character.bodies.size());
+  check_array(clip, "root_vel", clip.root_vel, 3);
+  check_array(clip, "root_ang_vel", clip.root_ang_vel, 3);
+  check_array(clip, "dof_vel", clip.dof_vel, character.num_dofs);
+}
+
+// One thread's room for the state a feature row is computed from.
+struct Scratch {
+  explicit Scratch(const Character& c) : character(&c), hash(c.hash), state(c) {}
+  const Character* character;
+  uint64_t hash;
+  CharacterState state;
+};
+
+Scratch& scratch_for(const Character& character) {
+  thread_local std::unique_ptr<Scratch> scratch;
+  if (!scratch || scratch->character != &character || scratch->hash != character.hash ||
+      scratch->state.body_pos.size() != 3 * character.bodies.size() ||
+      scratch->state.dof_pos.size() != static_cast<size_t>(character.num_dofs))
+    scratch = std::make_unique<Scratch>(character);
+  return *scratch;
+}
+
+}  // namespace
+
+MotionLibrary::MotionLibrary(const Character& character, std::vector<Clip> clips)
+    : character_(&character), clips_(std::move(clips)) {
+  if (clips_.empty()) fail("a motion library needs at least one clip");
+  std::set<std::string> names;
+  double total = 0.0;
+  for (const Clip& clip : clips_) {
+    check_clip(character, clip);
+    if (!names.insert(clip.name).second)
+      fail("two clips are named `{}`; give one another name in the data set list", clip.name);
+    cumulative_weight_.push_back(total += clip.weight);
+  }
+  if (!(total > 0.0)) fail("all {} clips have weight 0; give at least one a positive weight", clips_.size());
+}
+
+int MotionLibrary::clip_index(const std::string& name) const {
+  const auto found = std::ranges::find(clips_, name, &Clip::name);
+  return found == clips_.end() ? -1 : static_cast<int>(found - clips_.begin());
+}
+
+float MotionLibrary::total_seconds() const {
+  double seconds = 0.0;
+  for (const Clip& clip : clips_) seconds += clip.length();
+  return static_cast<float>(seconds);
+}
+
+int MotionLibrary::sample_clip(Rng& rng) const {
+  // upper_bound passes over clips of weight 0, and the cap keeps rounding from picking one past the end
+  const double at = static_cast<double>(rng.uniform()) * cumulative_weight_.back();
+  const auto found = std::ranges::upper_bound(cumulative_weight_, at);
+  if (found != cumulative_weight_.end()) return static_cast<int>(found - cumulative_weight_.begin());
+  return static_cast<int>(std::ranges::lower_bound(cumulative_weight_, cumulative_weight_.back()) -
+                          cumulative_weight_.begin());
+}
+
+void MotionLibrary::state(int clip_index, float time, CharacterState& out) const {
+  const Character& character = *character_;
+  const Clip& clip = clips_[clip_index];
+  const int bodies = character.num_bodies();
+
+  // the two frames around `time`
+  const float length = clip.length();
+  const float phase = length > 0.0f ? std::clamp(time / length, 0.0f, 1.0f) : 0.0f;
+  const float at = phase * static_cast<float>(clip.num_frames - 1);
+  const int frame = std::min(static_cast<int>(at), clip.num_frames - 1);
+  const int next = std::min(frame + 1, clip.num_frames - 1);
+  const float blend = at - static_cast<float>(frame);
+
+  // local rotations; body_rot is room for them until the kinematics fill it
+  float* local = out.body_rot.data();
+  const float* rot = clip.body_rot.data() + 4 * static_cast<size_t>(frame) * bodies;
+  const float* next_rot = clip.body_rot.data() + 4 * static_cast<size_t>(next) * bodies;
+  for (int b = 0; b < bodies; ++b)
+    QuatMap(local + 4 * b) = slerp(ConstQuatMap(rot + 4 * b), ConstQuatMap(next_rot + 4 * b), blend);
+  dof_pos_from_rotations(character, local, out.dof_pos.data());
+
+  RootState root;
+  root.rot = ConstQuatMap(local);
+  root.pos = (1.0f - blend) * ConstVec3Map(clip.root_pos.data() + 3 * frame) +
+             blend * ConstVec3Map(clip.root_pos.data() + 3 * next);
+  root.vel = ConstVec3Map(clip.root_vel.data() + 3 * frame);
+  root.ang_vel = ConstVec3Map(clip.root_ang_vel.data() + 3 * frame);
+  std::copy_n(clip.dof_vel.data() + static_cast<size_t>(frame) * character.num_dofs, character.num_dofs,
+              out.dof_vel.data());
+  forward_kinematics(character, root, out);
+}
+
+void MotionLibrary::window_features(Window window, int frames, float dt, float* out) const {
+  const int size = character_->motion_feature_size();
+  CharacterState& moment = scratch_for(*character_).state;
+  for (int i = 0; i < frames; ++i, out += size) {
+    const float time = window.time - static_cast<float>(i) * dt;
+    const float newer = time + dt;
+    if (i > 0 && newer <= 0.0f) {  // both this moment and the newer one are the clip's first frame
+      std::copy_n(out - size, size, out);
+      continue;
+    }
+    state(window.clip, time, moment);
+    write_motion_features(*character_, moment.view(), out);
+  }
+}
+
+Window MotionLibrary::sample_encoder_window(int clip, int frames, float dt, Rng& rng) const {
+  const float length = clips_[clip].length();
+  const float earliest = std::min(length, static_cast<float>(frames - 1) * dt);
+  return {clip, std::min(rng.uniform(earliest, length), length)};
+}
+
+Window MotionLibrary::sample_discriminator_window(Window encoder, int encoder_frames, int frames, float dt,
+                                                  Rng& rng) const {
+  // the whole window lies in the encoder window, and that in the clip, as far as they are long enough for it
+  const float start = std::max(0.0f, encoder.time - static_cast<float>(encoder_frames - 1) * dt);
+  const float earliest = std::min(encoder.time, start + static_cast<float>(frames - 1) * dt);
+  return {encoder.clip, std::min(rng.uniform(earliest, encoder.time), encoder.time)};
+}
+
+}  // namespace calm
