@@ -11,11 +11,11 @@ void write_observation_impl(const Character& character, const CharacterStateView
   const Eigen::Matrix3f heading_matrix = to_heading.toRotationMatrix();
 
   *out++ = root_pos.z();
-  for (int b = 1; b < n; ++b, out += 3) Vec3Map(out) = heading_matrix * (state.pos(b) - root_pos);
+  for (int b = 1; b < n; ++b, out += 3) Vec3Map{out} = heading_matrix * (state.pos(b) - root_pos);
   for (int b = 0; b < n; ++b, out += 6)
     write_tangent_normal(b == 0 && !local_root ? Quat(state.rot(0)) : to_heading * state.rot(b), out);
-  for (int b = 0; b < n; ++b, out += 3) Vec3Map(out) = heading_matrix * state.vel(b);
-  for (int b = 0; b < n; ++b, out += 3) Vec3Map(out) = heading_matrix * state.ang_vel(b);
+  for (int b = 0; b < n; ++b, out += 3) Vec3Map{out} = heading_matrix * state.vel(b);
+  for (int b = 0; b < n; ++b, out += 3) Vec3Map{out} = heading_matrix * state.ang_vel(b);
 }
 
 }  // namespace
@@ -35,11 +35,11 @@ void write_motion_features(const Character& character, const CharacterStateView&
 
   *out++ = root_pos.z();
   write_tangent_normal(to_heading * state.rot(0), out), out += 6;
-  Vec3Map(out) = heading_matrix * state.vel(0), out += 3;
-  Vec3Map(out) = heading_matrix * state.ang_vel(0), out += 3;
+  Vec3Map{out} = heading_matrix * state.vel(0), out += 3;
+  Vec3Map{out} = heading_matrix * state.ang_vel(0), out += 3;
   for (const Joint& joint : character.joints) write_tangent_normal(joint_rotation(joint, state.dof_pos), out), out += 6;
   out = std::copy_n(state.dof_vel, character.num_dofs, out);
-  for (const int body : character.key_bodies) Vec3Map(out) = heading_matrix * (state.pos(body) - root_pos), out += 3;
+  for (const int body : character.key_bodies) Vec3Map{out} = heading_matrix * (state.pos(body) - root_pos), out += 3;
 }
 
 }  // namespace calm
