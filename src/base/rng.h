@@ -15,8 +15,11 @@ class Rng {
   explicit Rng(uint64_t seed = 0, uint64_t stream = 0) : seed_(seed), stream_(stream) {}
 
   uint32_t next_u32() {
-    const auto block = philox(count_ / 4);
-    return block[count_++ % 4];
+    if (count_ / 4 != block_index_) {
+      block_index_ = count_ / 4;
+      block_ = philox(block_index_);
+    }
+    return block_[count_++ % 4];
   }
 
   // Uniform in [0, 1).
@@ -38,7 +41,10 @@ class Rng {
     uint64_t seed, stream, count;
   };
   State state() const { return {seed_, stream_, count_}; }
-  void set_state(const State& s) { seed_ = s.seed, stream_ = s.stream, count_ = s.count; }
+  void set_state(const State& s) {
+    seed_ = s.seed, stream_ = s.stream, count_ = s.count;
+    block_index_ = kNoBlock;
+  }
 
  private:
   std::array<uint32_t, 4> philox(uint64_t counter) const {
@@ -54,7 +60,10 @@ class Rng {
     return c;
   }
 
+  static constexpr uint64_t kNoBlock = ~uint64_t{0};
   uint64_t seed_, stream_, count_ = 0;
+  uint64_t block_index_ = kNoBlock;  // of the four numbers kept in block_
+  std::array<uint32_t, 4> block_{};
 };
 
 }  // namespace calm

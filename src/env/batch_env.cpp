@@ -1,5 +1,6 @@
 #include "env/batch_env.h"
 
+#include <chrono>
 #include <cstring>
 
 #include "base/error.h"
@@ -263,7 +264,9 @@ void BatchEnv::step(std::span<const float> actions) {
       pd_targets_[i] =
           character_->action_offset[d] + character_->action_scale[d] * std::clamp(actions[i], -1.0f, 1.0f);
     }
+  const auto start = std::chrono::steady_clock::now();
   simulator_->step(pd_targets_);
+  physics_seconds_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 
   const size_t features = character_->motion_feature_size();
   const size_t window_size = features * settings_.discriminator_frames;

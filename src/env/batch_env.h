@@ -89,6 +89,7 @@ class BatchEnv {
     int64_t episodes = 0, falls = 0, timeouts = 0, episode_steps = 0;
   };
   Counts counts() const { return counts_; }
+  double physics_seconds() const { return physics_seconds_; }  // spent in the simulator's steps since construction
 
   // The whole state, simulator included: restoring it makes the future repeat bitwise.
   std::string save() const;
@@ -138,6 +139,7 @@ class BatchEnv {
   };
   std::vector<FallenState> fallen_;
   Counts counts_;
+  double physics_seconds_ = 0.0;
 };
 
 }  // namespace calm

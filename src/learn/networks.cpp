@@ -9,7 +9,7 @@ MlpNet::MlpNet(const std::vector<int>& sizes) {
 
 torch::Tensor MlpNet::forward(torch::Tensor x) const {
   for (size_t i = 0; i < layers_.size(); ++i) {
-    x = layers_[i].get()->forward(x);
+    x = torch::linear(x, layers_[i]->weight, layers_[i]->bias);
     if (i + 1 < layers_.size()) x = torch::relu(x);
   }
   return x;
@@ -43,11 +43,11 @@ LogitsWithGradient logits_with_gradient(const StyledNet& discriminator, const to
   std::vector<torch::Tensor> on;
   torch::Tensor x = torch::cat({features, discriminator.embed(z)}, 1);
   for (size_t i = 0; i + 1 < layers.size(); ++i) {
-    x = torch::relu(layers[i].get()->forward(x));
+    x = torch::relu(torch::linear(x, layers[i]->weight, layers[i]->bias));
     on.push_back((x.detach() > 0).to(torch::kFloat32));
   }
   LogitsWithGradient out;
-  out.logits = layers.back().get()->forward(x);
+  out.logits = torch::linear(x, layers.back()->weight, layers.back()->bias);
 
   // chain rule backwards, as ordinary differentiable products
   torch::Tensor gradient = layers.back()->weight.expand({features.size(0), layers.back()->weight.size(1)});

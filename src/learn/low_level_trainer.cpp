@@ -1,0 +1,711 @@
+// One file, readable top to bottom: set-up, rollout, returns, update, saving. The run folder and the loop around
+// iterations are in train_low_level.cpp.
+//
+// Exact savings that change no result: each distinct window of a minibatch is encoded once; value(t+1) serves as the
+// next value except where the latent changed or the episode ended; windows are kept as a moment's index and gathered
+// from a table; the gradient penalty is written out layer by layer, without a second autograd graph.
+#include "learn/low_level_trainer.h"
+
+#include <torch/torch.h>
+
+#include <chrono>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "base/error.h"
+#include "base/settings.h"
+#include "features/features.h"
+#include "learn/motion_table.h"
+#include "learn/normaliser.h"
+
+namespace calm {
+
+namespace {
+
+double now_s() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+torch::Device choose_device(const std::string& name) {
+  if (name == "cpu" || (name == "auto" && !torch::cuda::is_available())) return torch::kCPU;
+  if (name != "cuda" && name != "auto") fail("device: `{}` is none of auto, cpu, cuda", name);
+  if (!torch::cuda::is_available()) fail("device: cuda was asked for, but LibTorch finds no CUDA device");
+  return torch::kCUDA;
+}
+
+torch::Tensor normalise_rows(const torch::Tensor& x) { return x / x.norm(2, 1, true).clamp_min(1e-8f); }
+
+std::vector<int> mlp_sizes(int input, std::vector<int> hidden, int output) {
+  hidden.insert(hidden.begin(), input);
+  hidden.push_back(output);
+  return hidden;
+}
+
+Tensor to_runtime(const torch::Tensor& t) {
+  const auto cpu = t.detach().to(torch::kCPU, torch::kFloat32).contiguous();
+  Tensor out;
+  out.shape.assign(cpu.sizes().begin(), cpu.sizes().end());
+  out.data.assign(cpu.data_ptr<float>(), cpu.data_ptr<float>() + cpu.numel());
+  return out;
+}
+
+torch::Tensor bytes_to_tensor(const std::string& bytes) {
+  auto t = torch::empty({static_cast<int64_t>(bytes.size())}, torch::kUInt8);
+  std::copy(bytes.begin(), bytes.end(), t.data_ptr<uint8_t>());
+  return t;
+}
+
+std::string tensor_to_bytes(const torch::Tensor& t) {
+  const auto* data = t.data_ptr<uint8_t>();
+  return {data, data + t.numel()};
+}
+
+}  // namespace
+
+void validate(const LowLevelSettings& s) {
+  const int batch = s.num_envs * s.horizon;
+  if (s.num_envs < 2) fail("settings: num_envs {} must be at least 2", s.num_envs);
+  if (s.horizon < 2) fail("settings: horizon {} must be at least 2", s.horizon);
+  if (s.update.minibatch < 1 || s.update.minibatch > batch)
+    fail("settings: update.minibatch {} must lie in [1, {}] (num_envs x horizon)", s.update.minibatch, batch);
+  if (s.update.discriminator_minibatch < 2 || s.update.discriminator_minibatch > s.update.minibatch)
+    fail("settings: update.discriminator_minibatch {} must lie in [2, update.minibatch]",
+         s.update.discriminator_minibatch);
+  if (s.update.replay_size < s.update.discriminator_minibatch)
+    fail("settings: update.replay_size {} must be at least update.discriminator_minibatch", s.update.replay_size);
+  if (s.network.encoder_stride < 1 || s.network.encoder_stride > s.env.encoder_frames)
+    fail("settings: network.encoder_stride {} must lie in [1, env.encoder_frames]", s.network.encoder_stride);
+  for (const auto* hidden : {&s.network.style_hidden, &s.network.actor_hidden, &s.network.critic_hidden,
+                             &s.network.discriminator_hidden, &s.network.encoder_hidden})
+    for (const int size : *hidden)
+      if (size < 1 || size > 65536) fail("settings: network: a hidden layer cannot have {} units", size);
+  if (s.network.latent_size < 2) fail("settings: network.latent_size {} must be at least 2", s.network.latent_size);
+  if (!(s.samples > 0.0)) fail("settings: samples must be positive");
+}
+
+struct LowLevelTrainer::Impl {
+  Impl(const LowLevelSettings& settings, const Character& character, const MotionLibrary& library);
+
+  // What the rollout leaves for the update. T steps, N environments; rows are t * N + env. On the learner's device.
+  struct Rollout {
+    torch::Tensor obs;            // (T N, O) raw
+    torch::Tensor actions, means; // (T N, A)
+    torch::Tensor neglogp;        // (T N)
+    torch::Tensor mask;           // (T N) 1: acted stochastically
+    torch::Tensor windows;        // (T N, frames f) discriminator windows after the step, raw
+    torch::Tensor window_id;      // (T N) int64, which distinct encoder window is in force
+    torch::Tensor dones, falls;   // (T N)
+    torch::Tensor tracking;       // (T N), negative where it says nothing
+    torch::Tensor moments;        // (W) int64 newest moments of the distinct encoder windows
+    // observations after the step where the latent changed or the episode ended
+    torch::Tensor end_row, end_obs;  // (E) int64, (E, O)
+    torch::Tensor last_obs;          // (N, O) after the last step
+    torch::Tensor advantages, returns;  // (T N)
+  };
+
+  void rollout();
+  void rewards_and_returns();
+  void update();
+  void update_normalisers();
+
+  torch::Tensor encode(const torch::Tensor& moments) const;
+  torch::Tensor actor_mean(const torch::Tensor& obs, const torch::Tensor& z) const {
+    return actor->forward(obs_norm.normalise(obs), z);
+  }
+  torch::Tensor critic_value(const torch::Tensor& obs, const torch::Tensor& z) const {
+    return critic->forward(torch::cat({obs_norm.normalise(obs), z}, 1)).squeeze(1);
+  }
+  torch::Tensor normalised_windows(const torch::Tensor& raw) const {
+    const int64_t f = feature_norm.mean().size(0);
+    return feature_norm.normalise(raw.reshape({-1, f})).reshape(raw.sizes());
+  }
+  std::vector<std::pair<std::string, torch::Tensor>> parameters() const;
+
+  struct ClipBatch {
+    torch::Tensor features;           // (n, frames f) normalised discriminator windows
+    torch::Tensor moments, near;      // (n) int64 encoder windows they lie in, and ones at most half a second apart
+    torch::Tensor other;              // (n) int64 row whose latent is of another motion; -1: there is none
+  };
+  ClipBatch draw_clip_batch(int n);
+
+  LowLevelSettings settings;
+  const Character& character;
+  const MotionLibrary& library;
+  torch::Device device;
+  ThreadPool pool;
+  std::unique_ptr<Simulator> simulator;
+  std::unique_ptr<BatchEnv> env;
+  MotionTable table;
+  torch::Tensor table_normalised;
+
+  std::shared_ptr<StyledNet> actor, discriminator;
+  std::shared_ptr<MlpNet> critic, encoder;
+  std::unique_ptr<torch::optim::Adam> optimiser;
+  Normaliser obs_norm, feature_norm, value_norm;
+  float actor_rate;
+
+  torch::Tensor replay_windows, replay_moments;  // (capacity, frames f) raw; (capacity) int64
+  int64_t replay_count = 0;
+
+  std::vector<float> exploration;
+  Rng rng;
+  Rollout data;
+  int64_t iteration = 0;
+  double samples = 0.0;
+  std::map<std::string, double> stats;
+  TrainParts parts;
+};
+
+LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const MotionLibrary& l)
+    : settings(s), character(c), library(l), device(choose_device(s.device)), pool(s.threads),
+      simulator(make_simulator(s.backend, c, s.physics, s.num_envs, pool)),
+      env(std::make_unique<BatchEnv>(c, l, *simulator, pool, s.env, s.physics, static_cast<uint64_t>(s.seed))),
+      table(l, 1.0f / s.physics.control_rate, device), obs_norm(c.observation_size(), device),
+      feature_norm(c.motion_feature_size(), device), value_norm(1, device),
+      actor_rate(s.update.learning_rate * s.update.actor_rate), exploration(exploration_probabilities(s.num_envs)),
+      rng(static_cast<uint64_t>(s.seed), 0x1ea4ull) {
+  torch::set_num_threads(pool.size());
+  const NetworkSettings& n = s.network;
+  const int f = c.motion_feature_size(), o = c.observation_size();
+  const int encoder_frames = (s.env.encoder_frames + n.encoder_stride - 1) / n.encoder_stride;
+
+  // networks, from our own random stream so that a seed means the same everywhere
+  auto style_sizes = mlp_sizes(n.latent_size, n.style_hidden, n.style_size);
+  actor = std::make_shared<StyledNet>(o, style_sizes, n.actor_hidden, c.num_dofs);
+  discriminator = std::make_shared<StyledNet>(f * s.env.discriminator_frames, style_sizes, n.discriminator_hidden, 1);
+  critic = std::make_shared<MlpNet>(mlp_sizes(o + n.latent_size, n.critic_hidden, 1));
+  encoder = std::make_shared<MlpNet>(mlp_sizes(f * encoder_frames, n.encoder_hidden, n.latent_size));
+  Rng init(static_cast<uint64_t>(s.seed), 0x1417ull);
+  for (const MlpNet* net : {&actor->style(), &actor->body(), &discriminator->style(), &discriminator->body(),
+                            static_cast<const MlpNet*>(critic.get()), static_cast<const MlpNet*>(encoder.get())})
+    init_default(*net, init);
+  init_uniform(actor->style().layers().back(), 1.0f, init);
+  init_uniform(discriminator->style().layers().back(), 1.0f, init);
+  init_uniform(discriminator->body().layers().back(), 1.0f, init);
+  init_uniform(encoder->layers().back(), 0.1f, init);
+  {
+    const torch::NoGradGuard no_grad;
+    actor->body().layers().back()->weight.mul_(n.actor_last_layer);
+  }
+  for (auto* module : {static_cast<torch::nn::Module*>(actor.get()), static_cast<torch::nn::Module*>(critic.get()),
+                       static_cast<torch::nn::Module*>(discriminator.get()),
+                       static_cast<torch::nn::Module*>(encoder.get())})
+    module->to(device);
+
+  // one optimiser, a group a network so that their rates can differ
+  const UpdateSettings& u = s.update;
+  std::vector<torch::optim::OptimizerParamGroup> groups;
+  const auto add_group = [&](const torch::nn::Module& net, float factor) {
+    auto options = std::make_unique<torch::optim::AdamOptions>(u.learning_rate * factor);
+    groups.emplace_back(net.parameters(), std::move(options));
+  };
+  add_group(*actor, u.actor_rate);
+  add_group(*critic, u.critic_rate);
+  add_group(*discriminator, u.discriminator_rate);
+  add_group(*encoder, u.encoder_rate);
+  optimiser = std::make_unique<torch::optim::Adam>(groups, torch::optim::AdamOptions(u.learning_rate));
+
+  // normalisers start from the clips, not from nothing: features from every moment, observations from drawn states
+  feature_norm.update(table.features());
+  CharacterState state(c);
+  auto clip_obs = torch::empty({4096, o});
+  for (int i = 0; i < 4096; ++i) {
+    const int clip = library.sample_clip(rng);
+    library.state(clip, rng.uniform() * library.clip(clip).length(), state);
+    write_observation(c, state.view(), clip_obs[i].data_ptr<float>());
+  }
+  obs_norm.update(clip_obs.to(device));
+
+  replay_windows = torch::empty({u.replay_size, f * s.env.discriminator_frames}, device);
+  replay_moments = torch::zeros({u.replay_size}, torch::TensorOptions(torch::kInt64).device(device));
+  env->reset_all();
+}
+
+torch::Tensor LowLevelTrainer::Impl::encode(const torch::Tensor& moments) const {
+  const auto windows =
+      table.gather(table_normalised, moments,
+                   (settings.env.encoder_frames + settings.network.encoder_stride - 1) / settings.network.encoder_stride,
+                   settings.network.encoder_stride);
+  return normalise_rows(encoder->forward(windows));
+}
+
+// Simulates `horizon` control steps everywhere; no gradients.
+void LowLevelTrainer::Impl::rollout() {
+  const torch::NoGradGuard no_grad;
+  const int64_t T = settings.horizon, N = settings.num_envs, O = character.observation_size(), A = character.num_dofs;
+  const int64_t K = static_cast<int64_t>(settings.env.discriminator_frames) * character.motion_feature_size();
+  const auto floats = torch::kFloat32;
+  auto obs = torch::empty({T * N, O}, floats), actions = torch::empty({T * N, A}, floats);
+  auto means = torch::empty({T * N, A}, floats), mask = torch::empty({T * N}, floats);
+  auto windows = torch::empty({T * N, K}, floats), window_id = torch::empty({T * N}, torch::kInt64);
+  auto dones = torch::empty({T * N}, floats), falls = torch::empty({T * N}, floats);
+  auto tracking = torch::empty({T * N}, floats);
+  std::vector<int64_t> moments, end_row;
+  std::vector<float> end_obs;
+
+  table_normalised = feature_norm.normalise(table.features());
+
+  // every latent in force is encoded anew, as the encoder has changed since
+  std::vector<int64_t> current(N);
+  for (int64_t e = 0; e < N; ++e) current[e] = e, moments.push_back(table.moment(env->windows()[e]));
+  const auto encode_new = [&](size_t begin) {
+    const auto fresh = torch::tensor(std::vector<int64_t>(moments.begin() + static_cast<std::ptrdiff_t>(begin), moments.end()));
+    return encode(fresh.to(device));
+  };
+  auto latents = encode_new(0);
+
+  const float sigma = std::exp(settings.network.log_sigma);
+  auto noise = torch::empty({N, A}, floats);
+  for (int64_t t = 0; t < T; ++t) {
+    double start = now_s();
+    float* row_mask = mask.data_ptr<float>() + t * N;
+    std::copy_n(env->observations().data(), N * O, obs.data_ptr<float>() + t * N * O);
+    std::copy_n(current.data(), N, window_id.data_ptr<int64_t>() + t * N);
+
+    // act: the mean, plus noise where this environment explores in this step
+    const auto z = latents.index_select(0, torch::tensor(current).to(device));
+    const auto mean = actor_mean(obs.narrow(0, t * N, N).to(device), z).to(torch::kCPU);
+    float* eps = noise.data_ptr<float>();
+    for (int64_t e = 0; e < N; ++e) {
+      row_mask[e] = rng.uniform() < exploration[e] ? 1.0f : 0.0f;
+      for (int64_t a = 0; a < A; ++a) eps[e * A + a] = row_mask[e] != 0.0f ? sigma * rng.normal() : 0.0f;
+    }
+    means.narrow(0, t * N, N).copy_(mean);
+    actions.narrow(0, t * N, N).copy_(mean + noise);
+    parts.inference += now_s() - start;
+
+    // simulate
+    start = now_s();
+    const double physics_before = env->physics_seconds();
+    env->step({actions.data_ptr<float>() + t * N * A, static_cast<size_t>(N * A)});
+    const double physics = env->physics_seconds() - physics_before;
+    parts.physics += physics;
+    std::copy_n(env->discriminator_windows().data(), N * K, windows.data_ptr<float>() + t * N * K);
+    std::copy_n(env->tracking().data(), N, tracking.data_ptr<float>() + t * N);
+    const std::vector<float> after(env->observations().begin(), env->observations().end());
+    for (int64_t e = 0; e < N; ++e) {
+      falls.data_ptr<float>()[t * N + e] = env->terminated()[e];
+      dones.data_ptr<float>()[t * N + e] = env->terminated()[e] || env->truncated()[e];
+    }
+    env->reset_finished();
+
+    // new latents; the state before a reset or change is kept for the value after the step
+    const size_t known = moments.size();
+    for (int64_t e = 0; e < N; ++e) {
+      if (!env->window_changed()[e]) continue;
+      end_row.push_back(t * N + e);
+      end_obs.insert(end_obs.end(), after.begin() + e * O, after.begin() + (e + 1) * O);
+      current[e] = static_cast<int64_t>(moments.size());
+      moments.push_back(table.moment(env->windows()[e]));
+    }
+    parts.features += now_s() - start - physics;
+    start = now_s();
+    if (moments.size() > known) latents = torch::cat({latents, encode_new(known)});
+    parts.inference += now_s() - start;
+  }
+
+  data.obs = obs.to(device), data.actions = actions.to(device), data.means = means.to(device);
+  data.mask = mask.to(device), data.windows = windows.to(device), data.window_id = window_id.to(device);
+  data.dones = dones.to(device), data.falls = falls.to(device), data.tracking = tracking.to(device);
+  data.moments = torch::tensor(moments).to(device);
+  data.end_row = torch::tensor(end_row, torch::kInt64).to(device);
+  data.end_obs = torch::tensor(end_obs).reshape({static_cast<int64_t>(end_row.size()), O}).to(device);
+  data.last_obs = torch::from_blob(const_cast<float*>(env->observations().data()), {N, O}).clone().to(device);
+  data.neglogp = neg_log_prob(data.actions, data.means, settings.network.log_sigma);
+  samples += static_cast<double>(T * N);
+}
+
+void LowLevelTrainer::Impl::rewards_and_returns() {
+  const torch::NoGradGuard no_grad;
+  const double start = now_s();
+  const int64_t T = settings.horizon, N = settings.num_envs;
+  const auto z_table = encode(data.moments);
+  const auto z = z_table.index_select(0, data.window_id);
+
+  // reward: how real the discriminator finds the window under the latent in force
+  const auto logits = discriminator->forward(normalised_windows(data.windows), z).squeeze(1);
+  const auto style = discriminator_reward(logits, settings.reward.discriminator_scale);
+  double w = settings.reward.tracking_weight;
+  if (settings.reward.tracking_fade > 0.0) w *= std::max(0.0, 1.0 - samples / settings.reward.tracking_fade);
+  const auto tracked = (data.tracking >= 0.0f).to(torch::kFloat32);
+  const auto rewards = style * (1.0f - w * tracked) +
+                       w * tracked * settings.reward.discriminator_scale * data.tracking;
+
+  // values; the next value is the next row's but where the latent changed or the episode ended
+  const auto values = value_norm.denormalise(critic_value(data.obs, z));
+  const auto last_z = z_table.index_select(0, data.window_id.narrow(0, (T - 1) * N, N));
+  auto next_values = torch::cat({values.narrow(0, N, (T - 1) * N),
+                                 value_norm.denormalise(critic_value(data.last_obs, last_z))});
+  if (data.end_row.size(0) > 0) {
+    const auto end_z = z.index_select(0, data.end_row);
+    next_values.index_copy_(0, data.end_row, value_norm.denormalise(critic_value(data.end_obs, end_z)));
+  }
+  next_values = next_values * (1.0f - data.falls);
+
+  torch::Tensor advantages, returns;
+  compute_gae(rewards.reshape({T, N}), values.reshape({T, N}), next_values.reshape({T, N}),
+              data.dones.reshape({T, N}), settings.update.gamma, settings.update.lambda, advantages, returns);
+  advantages = advantages.reshape({-1});
+  data.returns = returns.reshape({-1});
+
+  // normalised over the samples that count
+  const auto count = data.mask.sum().clamp_min(1.0f);
+  const auto mean = (advantages * data.mask).sum() / count;
+  const auto std = ((advantages - mean).square() * data.mask).sum().div(count).sqrt();
+  data.advantages = (advantages - mean) / (std + 1e-5f);
+  if (settings.update.advantage_clip > 0.0f)
+    data.advantages = data.advantages.clamp(-settings.update.advantage_clip, settings.update.advantage_clip);
+
+  const auto explained = 1.0f - (data.returns - values).square().mean() / data.returns.var().clamp_min(1e-8f);
+  stats["reward"] = rewards.mean().item<double>();
+  stats["style_reward"] = style.mean().item<double>();
+  stats["tracking"] =
+      ((data.tracking * tracked).sum() / tracked.sum().clamp_min(1.0f)).item<double>();
+  stats["value_explained"] = explained.item<double>();
+  stats["action_size"] = data.means.abs().mean().item<double>();
+  stats["falls_per_s"] = data.falls.mean().item<double>() * settings.physics.control_rate;
+  parts.inference += now_s() - start;
+}
+
+LowLevelTrainer::Impl::ClipBatch LowLevelTrainer::Impl::draw_clip_batch(int n) {
+  const float dt = 1.0f / settings.physics.control_rate;
+  const int frames = settings.env.encoder_frames;
+  std::vector<int64_t> newest(n), moments(n), near(n), other(n, -1);
+  std::vector<int> clips(n);
+  for (int i = 0; i < n; ++i) {
+    clips[i] = library.sample_clip(rng);
+    Window window = library.sample_encoder_window(clips[i], frames, dt, rng);
+    window.time = snap_to_moment(window.time, dt);
+    Window inside = library.sample_discriminator_window(window, frames, settings.env.discriminator_frames, dt, rng);
+    inside.time = snap_to_moment(inside.time, dt);
+    const float length = library.clip(clips[i]).length();
+    const float earliest = std::min(length, static_cast<float>(frames - 1) * dt);
+    const float apart = settings.update.alignment_seconds;
+    Window second = window;
+    second.time = snap_to_moment(std::clamp(window.time + rng.uniform(-apart, apart), earliest, length), dt);
+    newest[i] = table.moment(inside), moments[i] = table.moment(window), near[i] = table.moment(second);
+  }
+  // another motion: a row of the batch drawn from another clip
+  if (library.num_clips() > 1)
+    for (int i = 0; i < n; ++i)
+      for (int attempt = 0; attempt < 32 && other[i] < 0; ++attempt) {
+        const int j = rng.below(n);
+        if (clips[j] != clips[i]) other[i] = j;
+      }
+  ClipBatch batch;
+  batch.features = table.gather(table_normalised, torch::tensor(newest).to(device), settings.env.discriminator_frames);
+  batch.moments = torch::tensor(moments).to(device), batch.near = torch::tensor(near).to(device);
+  batch.other = torch::tensor(other).to(device);
+  return batch;
+}
+
+void LowLevelTrainer::Impl::update() {
+  const UpdateSettings& u = settings.update;
+  const int64_t rows = data.obs.size(0), B = u.minibatch, D = u.discriminator_minibatch;
+  const auto targets = value_norm.normalise(data.returns);
+  double losses_s = 0.0, optimiser_s = 0.0;
+  std::map<std::string, double> sums;
+  int steps = 0;
+  double kl_last_pass = 0.0;
+  int kl_steps = 0;
+
+  std::vector<int64_t> order(rows);
+  for (int64_t i = 0; i < rows; ++i) order[i] = i;
+  for (int pass = 0; pass < u.passes; ++pass) {
+    for (int64_t i = rows - 1; i > 0; --i) std::swap(order[i], order[rng.below(static_cast<int>(i + 1))]);
+    for (int64_t begin = 0; begin + B <= rows; begin += B) {
+      double start = now_s();
+      const auto index =
+          torch::tensor(std::vector<int64_t>(order.begin() + begin, order.begin() + begin + B)).to(device);
+      const auto fake_index = index.narrow(0, 0, D);
+
+      // latents: each distinct window once, with gradients; the discriminator's are cut off
+      const auto unique = torch::_unique2(data.window_id.index_select(0, index), true, true, false);
+      const auto z = encode(data.moments.index_select(0, std::get<0>(unique))).index_select(0, std::get<1>(unique));
+
+      // policy and value
+      const auto obs = obs_norm.normalise(data.obs.index_select(0, index));
+      const auto mean = actor->forward(obs, z);
+      const auto value = critic->forward(torch::cat({obs, z}, 1)).squeeze(1);
+      const auto neglogp = neg_log_prob(data.actions.index_select(0, index), mean, settings.network.log_sigma);
+      const auto old_mean = data.means.index_select(0, index);
+      const auto actor_loss =
+          ppo_actor_loss(data.neglogp.index_select(0, index), neglogp, data.advantages.index_select(0, index),
+                         data.mask.index_select(0, index), u.clip);
+      const auto value_loss = (value - targets.index_select(0, index)).square().mean();
+      const auto bounds = bound_loss(mean).mean();
+
+      // discriminator: simulated and replayed windows, and clip windows with another motion's latent, against clips
+      const ClipBatch clips = draw_clip_batch(static_cast<int>(D));
+      const auto clip_z = encode(clips.moments);
+      std::vector<torch::Tensor> fake = {normalised_windows(data.windows.index_select(0, fake_index))};
+      std::vector<torch::Tensor> fake_z = {z.narrow(0, 0, D).detach()};
+      if (replay_count > 0) {
+        std::vector<int64_t> picks(D);
+        for (auto& pick : picks) pick = rng.below(static_cast<int>(replay_count));
+        const auto pick = torch::tensor(picks).to(device);
+        fake.push_back(normalised_windows(replay_windows.index_select(0, pick)));
+        const torch::NoGradGuard no_grad;
+        const auto distinct = torch::_unique2(replay_moments.index_select(0, pick), true, true, false);
+        fake_z.push_back(encode(std::get<0>(distinct)).index_select(0, std::get<1>(distinct)));
+      }
+      torch::Tensor negatives;  // rows of the clip batch
+      if (u.negatives) {
+        negatives = torch::nonzero(clips.other >= 0).squeeze(1);
+        fake.push_back(clips.features.index_select(0, negatives));
+        fake_z.push_back(clip_z.detach().index_select(0, clips.other.index_select(0, negatives)));
+      }
+      const auto d = discriminator_losses(*discriminator, torch::cat(fake), torch::cat(fake_z), clips.features,
+                                          clip_z.detach(), u.discriminator);
+
+      const auto alignment = alignment_loss(clip_z, encode(clips.near));
+      const auto uniformity = uniformity_loss(clip_z);
+      const auto loss = actor_loss + u.value_weight * value_loss + u.bound_weight * bounds +
+                        u.discriminator_weight * d.total +
+                        u.encoder_weight * (alignment + u.uniformity_weight * uniformity);
+      optimiser->zero_grad();
+      loss.backward();
+      losses_s += now_s() - start;
+
+      start = now_s();
+      if (u.max_gradient_norm > 0.0f)
+        for (auto& group : optimiser->param_groups())
+          torch::nn::utils::clip_grad_norm_(group.params(), u.max_gradient_norm);
+      optimiser->step();
+      optimiser_s += now_s() - start;
+
+      // what happened, for the curves
+      const torch::NoGradGuard no_grad;
+      const double inverse_variance = std::exp(-2.0 * settings.network.log_sigma);
+      const double kl = 0.5 * inverse_variance * (mean - old_mean).square().sum(1).mean().item<double>();
+      if (pass == u.passes - 1) kl_last_pass += kl, ++kl_steps;
+      sums["kl"] += kl;
+      sums["actor_loss"] += actor_loss.item<double>();
+      sums["value_loss"] += value_loss.item<double>();
+      sums["bound_loss"] += bounds.item<double>();
+      sums["discriminator_loss"] += d.prediction.item<double>();
+      sums["gradient_penalty"] += d.gradient_penalty.item<double>();
+      sums["alignment"] += alignment.item<double>();
+      sums["uniformity"] += uniformity.item<double>();
+      const auto below = (d.fake_logits < 0.0f).to(torch::kFloat32);
+      sums["accuracy_simulated"] += below.narrow(0, 0, D).mean().item<double>();
+      sums["accuracy_clips"] += (d.clip_logits > 0.0f).to(torch::kFloat32).mean().item<double>();
+      if (u.negatives && negatives.size(0) > 0)
+        sums["accuracy_negatives"] +=
+            below.narrow(0, below.size(0) - negatives.size(0), negatives.size(0)).mean().item<double>();
+      ++steps;
+    }
+  }
+  for (const auto& [name, sum] : sums) stats[name] = sum / steps;
+  parts.losses += losses_s, parts.optimiser += optimiser_s;
+
+  // actor's rate by measured KL divergence
+  if (u.target_kl > 0.0f && kl_steps > 0) {
+    const double kl = kl_last_pass / kl_steps;
+    if (kl > 1.5 * u.target_kl) actor_rate = std::max(actor_rate / 1.3f, 1e-6f);
+    if (kl < u.target_kl / 1.5) actor_rate = std::min(actor_rate * 1.3f, 1e-3f);
+    static_cast<torch::optim::AdamOptions&>(optimiser->param_groups()[0].options()).lr(actor_rate);
+  }
+  stats["actor_rate"] = actor_rate;
+}
+
+// After the update, so that the rollout's and the update's statistics are the same; duplicates count.
+void LowLevelTrainer::Impl::update_normalisers() {
+  const torch::NoGradGuard no_grad;
+  const int64_t rows = data.obs.size(0), f = feature_norm.mean().size(0);
+  obs_norm.update(data.obs);
+  feature_norm.update(data.windows.narrow(1, 0, f));  // newest frames
+  std::vector<int64_t> clip_rows(rows);
+  const auto moments = table.features().size(0);
+  for (auto& row : clip_rows) row = rng.below(static_cast<int>(moments));
+  feature_norm.update(table.features().index_select(0, torch::tensor(clip_rows).to(device)));
+  value_norm.update(data.returns.unsqueeze(1));
+  // values move with the discriminator: a long memory would hold them back
+  value_norm.cap_count(20.0 * static_cast<double>(rows));
+
+  // replay: everything until full, then a share, in random places
+  const int64_t capacity = replay_windows.size(0);
+  std::vector<int64_t> from, to;
+  for (int64_t row = 0; row < rows; ++row) {
+    const bool room = replay_count < capacity;
+    if (!room && rng.uniform() >= settings.update.replay_keep) continue;
+    from.push_back(row);
+    to.push_back(room ? replay_count++ : rng.below(static_cast<int>(capacity)));
+  }
+  if (!from.empty()) {
+    const auto from_t = torch::tensor(from).to(device), to_t = torch::tensor(to).to(device);
+    replay_windows.index_copy_(0, to_t, data.windows.index_select(0, from_t));
+    replay_moments.index_copy_(0, to_t, data.moments.index_select(0, data.window_id.index_select(0, from_t)));
+  }
+}
+
+std::vector<std::pair<std::string, torch::Tensor>> LowLevelTrainer::Impl::parameters() const {
+  std::vector<std::pair<std::string, torch::Tensor>> all;
+  const auto add = [&all](const std::string& prefix, const torch::nn::Module& net) {
+    for (const auto& item : net.named_parameters()) all.emplace_back(prefix + "." + item.key(), item.value());
+  };
+  add("actor", *actor), add("critic", *critic), add("discriminator", *discriminator), add("encoder", *encoder);
+  return all;
+}
+
+LowLevelTrainer::LowLevelTrainer(const LowLevelSettings& settings, const Character& character,
+                                 const MotionLibrary& library)
+    : impl_((validate(settings), std::make_unique<Impl>(settings, character, library))) {}
+LowLevelTrainer::~LowLevelTrainer() = default;
+
+double LowLevelTrainer::samples() const { return impl_->samples; }
+int64_t LowLevelTrainer::iteration() const { return impl_->iteration; }
+const std::map<std::string, double>& LowLevelTrainer::stats() const { return impl_->stats; }
+const TrainParts& LowLevelTrainer::parts() const { return impl_->parts; }
+
+void LowLevelTrainer::iterate() {
+  Impl& t = *impl_;
+  const auto before = t.env->counts();
+  t.rollout();
+  t.rewards_and_returns();
+  t.update();
+  const double start = now_s();
+  t.update_normalisers();
+  t.parts.losses += now_s() - start;
+  ++t.iteration;
+
+  const auto after = t.env->counts();
+  if (after.episodes > before.episodes) {
+    const double episodes = static_cast<double>(after.episodes - before.episodes);
+    t.stats["episode_steps"] = static_cast<double>(after.episode_steps - before.episode_steps) / episodes;
+    t.stats["falls_share"] = static_cast<double>(after.falls - before.falls) / episodes;
+  }
+  t.stats["diverged"] = static_cast<double>(t.simulator->num_diverged());
+  if (!std::isfinite(t.stats["actor_loss"]) || !std::isfinite(t.stats["discriminator_loss"]))
+    fail("training: losses are not finite at iteration {}; lower update.learning_rate and resume from the checkpoint",
+         t.iteration);
+}
+
+SafeTensors LowLevelTrainer::export_model() const {
+  const Impl& t = *impl_;
+  SafeTensors file;
+  for (const auto& [name, tensor] : t.parameters()) file.tensors[name] = to_runtime(tensor);
+  file.tensors["obs_norm.mean"] = to_runtime(t.obs_norm.mean());
+  file.tensors["obs_norm.inv_std"] = to_runtime(t.obs_norm.inv_std());
+  file.tensors["feature_norm.mean"] = to_runtime(t.feature_norm.mean());
+  file.tensors["feature_norm.inv_std"] = to_runtime(t.feature_norm.inv_std());
+  file.tensors["value_norm.mean"] = to_runtime(t.value_norm.mean());
+  file.tensors["value_norm.inv_std"] = to_runtime(t.value_norm.inv_std());
+  file.metadata["format"] = "calm.low_level";
+  file.metadata["version"] = "1";
+  file.metadata["character"] = t.character.name;
+  file.metadata["character_mjcf"] = t.settings.character;
+  file.metadata["character_hash"] = fmt::format("{:016x}", t.character.hash);
+  file.metadata["settings"] = settings_to_yaml(t.settings);
+  file.metadata["samples"] = fmt::format("{:.0f}", t.samples);
+
+  // latents of the clips by name: of the 2 s window at a clip's middle
+  const torch::NoGradGuard no_grad;
+  Impl& mutable_t = *impl_;
+  mutable_t.table_normalised = t.feature_norm.normalise(t.table.features());
+  const float dt = 1.0f / t.settings.physics.control_rate;
+  std::vector<int64_t> moments;
+  nlohmann::json clips = nlohmann::json::array();
+  for (int c = 0; c < t.library.num_clips(); ++c) {
+    const Clip& clip = t.library.clip(c);
+    const float half = 0.5f * static_cast<float>(t.settings.env.encoder_frames - 1) * dt;
+    const float newest = std::min(clip.length(), 0.5f * clip.length() + half);
+    moments.push_back(t.table.moment({c, snap_to_moment(newest, dt)}));
+    clips.push_back({{"name", clip.name}, {"tags", clip.tags}, {"duration", clip.length()}});
+  }
+  file.tensors["latents"] = to_runtime(t.encode(torch::tensor(moments).to(t.device)));
+  file.metadata["clips"] = clips.dump();
+  return file;
+}
+
+SafeTensors LowLevelTrainer::export_policy() const {
+  SafeTensors file = export_model();
+  std::erase_if(file.tensors, [](const auto& item) {
+    const std::string& name = item.first;
+    return !name.starts_with("actor.") && !name.starts_with("obs_norm.") && name != "latents";
+  });
+  return file;
+}
+
+std::string LowLevelTrainer::save() const {
+  const Impl& t = *impl_;
+  torch::serialize::OutputArchive archive;
+  for (const auto& [name, tensor] : t.parameters()) archive.write(name, tensor.detach());
+  torch::serialize::OutputArchive adam;
+  t.optimiser->save(adam);
+  archive.write("optimiser", adam);
+  const auto write_norm = [&archive](const std::string& name, const Normaliser& norm) {
+    const auto state = norm.state();
+    for (size_t i = 0; i < state.size(); ++i) archive.write(name + "." + std::to_string(i), state[i]);
+  };
+  write_norm("obs_norm", t.obs_norm), write_norm("feature_norm", t.feature_norm), write_norm("value_norm", t.value_norm);
+  archive.write("replay_windows", t.replay_windows.narrow(0, 0, t.replay_count).clone());
+  archive.write("replay_moments", t.replay_moments.narrow(0, 0, t.replay_count).clone());
+  archive.write("env", bytes_to_tensor(t.env->save()));
+  const auto rng = t.rng.state();
+  archive.write("rng", torch::tensor(std::vector<int64_t>{static_cast<int64_t>(rng.seed),
+                                                          static_cast<int64_t>(rng.stream),
+                                                          static_cast<int64_t>(rng.count)}));
+  archive.write("progress", torch::tensor(std::vector<double>{static_cast<double>(t.iteration), t.samples,
+                                                              static_cast<double>(t.actor_rate)}, torch::kFloat64));
+  archive.write("parts", torch::tensor(std::vector<double>{t.parts.physics, t.parts.features, t.parts.inference,
+                                                           t.parts.losses, t.parts.optimiser}, torch::kFloat64));
+  archive.write("character_hash", bytes_to_tensor(fmt::format("{:016x}", t.character.hash)));
+  std::ostringstream out;
+  archive.save_to(out);
+  return std::move(out).str();
+}
+
+void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
+  Impl& t = *impl_;
+  const torch::NoGradGuard no_grad;
+  try {
+    torch::serialize::InputArchive archive;
+    std::istringstream in(bytes);
+    archive.load_from(in, t.device);
+    torch::Tensor value;
+    archive.read("character_hash", value);
+    if (tensor_to_bytes(value.to(torch::kCPU)) != fmt::format("{:016x}", t.character.hash))
+      fail("{}: was trained with another version of the character {}", where, t.settings.character);
+    for (auto& [name, tensor] : t.parameters()) {
+      archive.read(name, value);
+      if (value.sizes() != tensor.sizes()) fail("{}: `{}` has another size; were the settings changed?", where, name);
+      tensor.copy_(value);
+    }
+    torch::serialize::InputArchive adam;
+    archive.read("optimiser", adam);
+    t.optimiser->load(adam);
+    const auto read_norm = [&archive](const std::string& name, Normaliser& norm) {
+      std::vector<torch::Tensor> state(3);
+      for (size_t i = 0; i < state.size(); ++i) archive.read(name + "." + std::to_string(i), state[i]);
+      norm.set_state(state);
+    };
+    read_norm("obs_norm", t.obs_norm), read_norm("feature_norm", t.feature_norm), read_norm("value_norm", t.value_norm);
+    archive.read("replay_windows", value);
+    t.replay_count = value.size(0);
+    if (t.replay_count > t.replay_windows.size(0)) fail("{}: replay buffer is larger than update.replay_size", where);
+    t.replay_windows.narrow(0, 0, t.replay_count).copy_(value);
+    archive.read("replay_moments", value);
+    t.replay_moments.narrow(0, 0, t.replay_count).copy_(value);
+    archive.read("env", value);
+    t.env->restore(tensor_to_bytes(value.to(torch::kCPU)));
+    archive.read("rng", value);
+    value = value.to(torch::kCPU);
+    const auto* r = value.data_ptr<int64_t>();
+    t.rng.set_state({static_cast<uint64_t>(r[0]), static_cast<uint64_t>(r[1]), static_cast<uint64_t>(r[2])});
+    archive.read("progress", value);
+    value = value.to(torch::kCPU);
+    t.iteration = static_cast<int64_t>(value.data_ptr<double>()[0]);
+    t.samples = value.data_ptr<double>()[1];
+    t.actor_rate = static_cast<float>(value.data_ptr<double>()[2]);
+    static_cast<torch::optim::AdamOptions&>(t.optimiser->param_groups()[0].options()).lr(t.actor_rate);
+    archive.read("parts", value);
+    value = value.to(torch::kCPU);
+    const auto* p = value.data_ptr<double>();
+    t.parts = {p[0], p[1], p[2], p[3], p[4]};
+  } catch (const c10::Error& e) {
+    fail("{}: is damaged or not a checkpoint of this program: {}", where, e.what_without_backtrace());
+  }
+}
+
+}  // namespace calm

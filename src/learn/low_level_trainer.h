@@ -1,0 +1,54 @@
+// Stage 1: trains motion encoder, conditional discriminator and low-level controller together.
+//
+// Input: settings, a character, a motion library. Output: a run folder with settings.yaml, checkpoint.pt (to resume),
+// model.safetensors (all networks), policy.safetensors (what the runtime reads), curves.csv, curves.png and
+// TensorBoard event files. An iteration is: rollout, rewards and returns, update, normalisers.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "learn/low_level_settings.h"
+#include "runtime/policy.h"
+
+namespace calm {
+
+// Seconds spent since training began, by part.
+struct TrainParts {
+  double physics = 0.0, features = 0.0, inference = 0.0, losses = 0.0, optimiser = 0.0;
+};
+
+class LowLevelTrainer {
+ public:
+  // character and library must outlive the trainer. Throws Error on settings that cannot work.
+  LowLevelTrainer(const LowLevelSettings& settings, const Character& character, const MotionLibrary& library);
+  ~LowLevelTrainer();
+
+  // One iteration: horizon x num_envs samples.
+  void iterate();
+
+  double samples() const;    // control steps simulated so far
+  int64_t iteration() const;
+  const std::map<std::string, double>& stats() const;  // of the last iteration, by name of the curve
+  const TrainParts& parts() const;
+
+  SafeTensors export_model() const;   // every network and normaliser
+  SafeTensors export_policy() const;  // what the runtime reads
+
+  // The whole state of training: after load() the future is, on one thread, bitwise that of the trainer that saved.
+  std::string save() const;
+  void load(const std::string& bytes, const std::string& where);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Trains until settings.samples into folder `out`; with resume goes on from its checkpoint. Handles SIGINT and SIGTERM
+// (saves and returns). Prints progress with rate and time left. minutes > 0 ends early after that many.
+void train_low_level(const LowLevelSettings& settings, const Character& character, const MotionLibrary& library,
+                     const std::filesystem::path& out, bool resume, double minutes = 0.0);
+
+}  // namespace calm
