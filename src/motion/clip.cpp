@@ -40,13 +40,13 @@ ConstQuatMap local_rotation(const Character& character, const Clip& clip, int fr
 Quat joint_part(const Body& body, const float* local_rot) { return body.rot.conjugate() * ConstQuatMap(local_rot); }
 
 // Angles of several hinges on one body whose product is nearest to `target`: each in turn takes the best angle given
-// the others (coordinate descent; exact after one pass for a single hinge).
+// the others (coordinate descent).
 void hinge_angles(const Character& character, const Body& body, const Quat& target, float* dof_pos) {
   const auto joint = [&](int k) -> const Joint& { return character.joints[body.first_joint + k]; };
   const int n = body.num_joints;
   for (int k = 0; k < n; ++k) dof_pos[joint(k).dof] = 0.0f;
-  const int passes = n == 1 ? 1 : 30;
-  for (int pass = 0; pass < passes; ++pass) {
+  constexpr int kPasses = 30;
+  for (int pass = 0; pass < kPasses; ++pass) {
     for (int k = 0; k < n; ++k) {
       Quat before = Quat::Identity(), after = Quat::Identity();
       for (int i = 0; i < k; ++i) before = before * joint_rotation(joint(i), dof_pos);
@@ -68,6 +68,8 @@ void dof_pos_from_rotations(const Character& character, const float* body_rot, f
     const Joint& joint = character.joints[body.first_joint];
     if (joint.kind == JointKind::kBall)
       Vec3Map(dof_pos + joint.dof) = exp_map_from_quat(rot);
+    else if (body.num_joints == 1)  // not the twist: a little smaller where a capture turns off the axis, as recorded
+      dof_pos[joint.dof] = exp_map_from_quat(rot).dot(joint.axis);
     else
       hinge_angles(character, body, rot, dof_pos);
   }

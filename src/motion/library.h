@@ -33,8 +33,8 @@ class MotionLibrary {
   // A clip by weight.
   int sample_clip(Rng& rng) const;
 
-  // State of a clip at `time` (clamped to [0, length]): positions linear and rotations by slerp between the two
-  // frames, velocities those of the earlier frame.
+  // State of a clip at `time` (clamped to [0, length]): positions of all bodies linear and local rotations by slerp
+  // between the two frames; root and joint velocities those of the earlier frame, the other bodies' follow from them.
   void state(int clip, float time, CharacterState& out) const;
 
   // Motion features of `frames` consecutive moments dt apart, newest first, the newest at window.time; moments before
@@ -49,8 +49,12 @@ class MotionLibrary {
   Window sample_discriminator_window(Window encoder, int encoder_frames, int frames, float dt, Rng& rng) const;
 
  private:
+  // The part of a state that motion features read: joints, body positions, the root.
+  void feature_state(int clip, float time, CharacterState& out) const;
+
   const Character* character_;
   std::vector<Clip> clips_;
+  std::vector<std::vector<float>> body_pos_;  // per clip: world positions (frames x bodies x 3)
   std::vector<double> cumulative_weight_;
 };
 
