@@ -48,9 +48,12 @@ void visit(Visitor& v, CharacterSettings& s) {
 
 // ---- reduction of the text ----
 
+using NamePairs = std::vector<std::pair<std::string, std::string>>;
+
 struct Reducer {
   const std::string& name;
-  std::map<std::string, std::string> material_rgba;
+  std::map<std::string, std::string> material_rgba = {};
+  NamePairs excluded = {};
   int num_elements = 0, num_bodies = 0;
 
   [[noreturn]] void refuse(const XMLElement* e, const std::string& why) const {
@@ -133,6 +136,9 @@ struct Reducer {
       } else if (kind == "contact") {
         if (auto* pair = e->FirstChildElement("pair"))
           refuse(pair, "is not supported; geoms collide by themselves, <exclude> keeps bodies apart");
+        for (auto* x = e->FirstChildElement("exclude"); x; x = x->NextSiblingElement("exclude"))
+          if (x->Attribute("body1") && x->Attribute("body2"))
+            excluded.emplace_back(x->Attribute("body1"), x->Attribute("body2"));
       } else if (kind == "include") {
         refuse(e, "is not supported; put everything into one file");
       } else if (kind == "equality" || kind == "tendon" || kind == "deformable" || kind == "extension") {
@@ -186,17 +192,23 @@ void write_element(const XMLElement* e, int& line, std::string& out) {
   out += fmt::format("</{}>", e->Name());
 }
 
-std::string reduce_mjcf(const std::string& mjcf, const std::string& name) {
+struct ReducedMjcf {
+  std::string text;
+  NamePairs excluded;
+};
+
+ReducedMjcf reduce_mjcf(const std::string& mjcf, const std::string& name) {
   if (mjcf.size() > kMaxBytes) fail("{}: larger than {} MiB; this is no character", name, kMaxBytes >> 20);
   tinyxml2::XMLDocument document;
   if (document.Parse(mjcf.data(), mjcf.size()) != tinyxml2::XML_SUCCESS || !document.RootElement())
     fail("{}:{}: not well-formed XML ({})", name, document.ErrorLineNum(), document.ErrorName());
-  Reducer reducer{name, {}, 0, 0};
+  Reducer reducer{name};
   reducer.reduce(document.RootElement());
-  std::string out;
+  ReducedMjcf reduced;
   int line = 1;
-  write_element(document.RootElement(), line, out);
-  return out;
+  write_element(document.RootElement(), line, reduced.text);
+  reduced.excluded = std::move(reducer.excluded);
+  return reduced;
 }
 
 // ---- reading of the compiled model ----
@@ -217,7 +229,8 @@ std::string unique_name(std::string wanted, std::set<std::string>& taken) {
 
 class Builder {
  public:
-  Builder(const mjModel& model, const std::string& name) : m_(model), name_(name) {}
+  Builder(const mjModel& model, const NamePairs& excluded, const std::string& name)
+      : m_(model), excluded_(excluded), name_(name) {}
 
   Character build() {
     check_tree();
@@ -413,15 +426,16 @@ class Builder {
     if (c_.shapes.empty()) fail("{}: has no geoms, so it could touch nothing", name_);
   }
 
+  // by name from the text: how MuJoCo packs a pair differs between its releases
   void read_exclusions() {
-    for (int i = 0; i < m_.nexclude; ++i) {
-      // MuJoCo packs the two ids into one number
-      const int first = (m_.exclude_signature[i] >> 16) - 1, second = (m_.exclude_signature[i] & 0xFFFF) - 1;
-      if (first >= 0 && second >= 0) c_.excluded_pairs.emplace_back(std::minmax(first, second));
+    for (const auto& [first, second] : excluded_) {
+      const int a = c_.body_index(first), b = c_.body_index(second);
+      if (a >= 0 && b >= 0) c_.excluded_pairs.emplace_back(std::minmax(a, b));
     }
   }
 
   const mjModel& m_;
+  const NamePairs& excluded_;
   const std::string& name_;
   Character c_;
 };
@@ -777,8 +791,9 @@ float Character::total_mass() const {
 }
 
 Character parse_character(const std::string& mjcf, const std::string& settings_yaml, const std::string& name) {
-  const MujocoModel model = compile_mjcf(reduce_mjcf(mjcf, name), name);
-  Character character = Builder(*model, name).build();
+  const ReducedMjcf reduced = reduce_mjcf(mjcf, name);
+  const MujocoModel model = compile_mjcf(reduced.text, name);
+  Character character = Builder(*model, reduced.excluded, name).build();
   character.name = std::filesystem::path(name).stem().string();
   const std::string where = std::filesystem::path(name).replace_extension(".yaml").string();
   const CharacterSettings settings = parse_settings(settings_yaml, where);

@@ -24,9 +24,10 @@ std::string one_line(const std::string& message, const std::string& name) {
   std::string text = std::regex_replace(message, std::regex("^(XML (parse )?)?Error: *"), "");
   std::string where = name;
   std::smatch match;
-  if (std::regex_search(text, match, std::regex("line (\\d+)")) && match[1] != "0" && match[1] != "-1")
+  if (std::regex_search(text, match, std::regex("line =? ?(\\d+)")) && match[1] != "0" && match[1] != "-1")
     where += ":" + match[1].str();
-  text = std::regex_replace(text, std::regex(",? *line -?\\d+(, column -?\\d+)?"), "");
+  text = std::regex_replace(text, std::regex("\nObject name = [^\n]*?, id = -?\\d+"), "");
+  text = std::regex_replace(text, std::regex(",? *line =? ?-?\\d+(, column =? ?-?\\d+)?"), "");
   text = std::regex_replace(text, std::regex("\\s*\n+\\s*"), ", ");
   while (!text.empty() && (text.back() == ' ' || text.back() == ',')) text.pop_back();
   return where + ": " + text;
