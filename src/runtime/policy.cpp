@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "base/file.h"
 
 namespace calm {
 
@@ -64,9 +65,11 @@ int Policy::latent_index(const std::string& clip) const {
 
 Policy load_policy(const std::filesystem::path& path) {
   const auto file_path = std::filesystem::is_directory(path) ? path / "policy.safetensors" : path;
-  const std::string where = file_path.string();
-  const SafeTensors file = load_safetensors(file_path);
+  return parse_policy(read_file(file_path), file_path.string());
+}
 
+Policy parse_policy(const std::string& bytes, const std::string& where) {
+  const SafeTensors file = parse_safetensors(bytes, where);
   Policy policy;
   if (metadata(file, "format", where) != "calm.low_level")
     fail("{}: is a `{}`, not a low-level policy", where, file.metadata.at("format"));

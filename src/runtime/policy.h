@@ -50,6 +50,8 @@ struct Policy {
 
 // Reads policy.safetensors, or a folder that holds one. Throws Error: what, where, what to do.
 Policy load_policy(const std::filesystem::path& path);
+// The same from the file's bytes; `where` names them in errors.
+Policy parse_policy(const std::string& bytes, const std::string& where);
 
 // Throws Error if the policy was made for another character.
 void check_policy_fits(const Policy& policy, const Character& character, const std::filesystem::path& path);

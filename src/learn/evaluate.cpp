@@ -1,0 +1,142 @@
+#include "learn/evaluate.h"
+
+#include <limits>
+#include <map>
+
+#include "base/error.h"
+#include "features/features.h"
+
+namespace calm {
+
+namespace {
+
+using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+// Features of a clip at the control rate, normalised.
+Rows clip_features(const MotionLibrary& library, int clip, float dt, const Eigen::RowVectorXf& mean,
+                   const Eigen::RowVectorXf& inv_std) {
+  const int frames = std::max(1, static_cast<int>(std::floor(library.clip(clip).length() / dt + 1e-3f)) + 1);
+  Rows rows(frames, mean.size());
+  for (int f = 0; f < frames; ++f)
+    library.window_features({clip, static_cast<float>(f) * dt}, 1, dt, rows.row(f).data());
+  return ((rows.rowwise() - mean).array().rowwise() * inv_std.array()).matrix();
+}
+
+// Mean over windows of the least mean squared difference over all shifts. A clip shorter than a window is compared by
+// as many frames as it has.
+double distance(const Rows& motion, const Rows& clip, int window) {
+  const int length = std::min<int>(window, static_cast<int>(clip.rows()));
+  double sum = 0.0;
+  int count = 0;
+  for (int begin = 0; begin + length <= motion.rows(); begin += window / 2, ++count) {
+    double best = std::numeric_limits<double>::infinity();
+    for (int shift = 0; shift + length <= clip.rows(); ++shift)
+      best = std::min<double>(best, (motion.middleRows(begin, length) - clip.middleRows(shift, length)).squaredNorm());
+    sum += best / (static_cast<double>(length) * static_cast<double>(clip.cols()));
+  }
+  return count ? sum / count : std::numeric_limits<double>::infinity();
+}
+
+}  // namespace
+
+Evaluation evaluate_low_level(const Policy& policy, const Character& character, const MotionLibrary& library,
+                              const PhysicsSettings& physics, const std::string& backend, const EvalSettings& settings,
+                              ThreadPool& pool) {
+  const int num_clips = library.num_clips(), episodes = num_clips * settings.episodes_per_clip;
+  const int features = character.motion_feature_size(), obs_size = character.observation_size();
+  const float dt = 1.0f / physics.control_rate;
+  const int steps = static_cast<int>(std::lround(settings.seconds / dt));
+  const int skip = static_cast<int>(std::lround(settings.skip_seconds / dt));
+
+  std::vector<int> latent_of(num_clips);
+  for (int c = 0; c < num_clips; ++c) {
+    latent_of[c] = policy.latent_index(library.clip(c).name);
+    if (latent_of[c] < 0)
+      fail("policy: knows no clip `{}`; evaluate it on the motions it was trained on", library.clip(c).name);
+  }
+
+  EnvSettings env_settings;
+  env_settings.reset_fallen = 0.0f;
+  env_settings.episode_steps = steps + 1;
+  const auto simulator = make_simulator(backend, character, physics, episodes, pool);
+  BatchEnv env(character, library, *simulator, pool, env_settings, physics, static_cast<uint64_t>(settings.seed));
+  env.hold_windows(true);
+  for (int e = 0; e < episodes; ++e) {
+    const int clip = e / settings.episodes_per_clip;
+    Rng rng(static_cast<uint64_t>(settings.seed), 0xe7a1ull + static_cast<uint64_t>(e));
+    const float time = rng.uniform() * library.clip(clip).length();
+    env.start_from_clip(e, clip, time, {clip, library.clip(clip).length()});
+  }
+
+  // simulate, recording features until a fall
+  std::vector<Rows> motion(episodes, Rows(steps, features));
+  std::vector<int> lasted(episodes, steps);
+  std::vector<uint8_t> fell(episodes, 0);
+  std::vector<float> actions(static_cast<size_t>(episodes) * character.num_dofs);
+  for (int step = 0; step < steps; ++step) {
+    pool.parallel_for(episodes, 2, [&](int e, int) {
+      const auto obs = Eigen::Map<const Eigen::VectorXf>(&env.observations()[static_cast<size_t>(e) * obs_size], obs_size);
+      const auto action = policy.act(obs, policy.latents[latent_of[e / settings.episodes_per_clip]].z);
+      Eigen::Map<Eigen::VectorXf>(&actions[static_cast<size_t>(e) * character.num_dofs], character.num_dofs) = action;
+    });
+    env.step(actions);
+    for (int e = 0; e < episodes; ++e) {
+      const float* newest =
+          &env.discriminator_windows()[static_cast<size_t>(e) * env_settings.discriminator_frames * features];
+      std::copy_n(newest, features, motion[e].row(step).data());
+      if (env.terminated()[e] && !fell[e]) fell[e] = 1, lasted[e] = step;
+    }
+  }
+
+  // statistics over all clips, equal weights
+  Eigen::RowVectorXd sum = Eigen::RowVectorXd::Zero(features), squares = sum;
+  double count = 0.0;
+  const Eigen::RowVectorXf zero = Eigen::RowVectorXf::Zero(features), one = Eigen::RowVectorXf::Ones(features);
+  for (int c = 0; c < num_clips; ++c) {
+    const Eigen::MatrixXd rows = clip_features(library, c, dt, zero, one).cast<double>();
+    sum += rows.colwise().mean(), squares += rows.array().square().matrix().colwise().mean(), count += 1.0;
+  }
+  const Eigen::RowVectorXf mean = (sum / count).cast<float>();
+  const Eigen::RowVectorXf inv_std =
+      ((squares / count).array() - (sum / count).array().square()).max(1e-4).rsqrt().matrix().cast<float>();
+  std::vector<Rows> clips;
+  for (int c = 0; c < num_clips; ++c) clips.push_back(clip_features(library, c, dt, mean, inv_std));
+
+  // distances of every episode to every clip; what lies on the floor after a fall does not count
+  const int window = static_cast<int>(std::lround(settings.window_seconds / dt));
+  std::vector<std::vector<double>> distances(episodes, std::vector<double>(num_clips));
+  pool.parallel_for(episodes, 1, [&](int e, int) {
+    const int begin = std::min(skip, std::max(0, lasted[e] - window)), frames = std::max(lasted[e] - begin, 1);
+    const Rows normalised =
+        ((motion[e].middleRows(begin, frames).rowwise() - mean).array().rowwise() * inv_std.array()).matrix();
+    for (int c = 0; c < num_clips; ++c) distances[e][c] = distance(normalised, clips[c], std::min(window, frames));
+  });
+
+  Evaluation result;
+  result.episodes = episodes, result.chance = 1.0 / num_clips;
+  for (int c = 0; c < num_clips; ++c) {
+    ClipEvaluation clip;
+    clip.name = library.clip(c).name;
+    std::map<int, int> nearest_counts;
+    for (int k = 0; k < settings.episodes_per_clip; ++k) {
+      const int e = c * settings.episodes_per_clip + k;
+      const auto nearest = static_cast<int>(std::ranges::min_element(distances[e]) - distances[e].begin());
+      ++nearest_counts[nearest];
+      double other = std::numeric_limits<double>::infinity();
+      for (int o = 0; o < num_clips; ++o)
+        if (o != c) other = std::min(other, distances[e][o]);
+      clip.own_distance += distances[e][c], clip.other_distance += num_clips > 1 ? other : 0.0;
+      clip.recognised_share += nearest == c, clip.stays_up += !fell[e];
+    }
+    const double n = settings.episodes_per_clip;
+    result.stays_up += clip.stays_up, result.recognised += clip.recognised_share;
+    clip.own_distance /= n, clip.other_distance /= n, clip.recognised_share /= n, clip.stays_up /= n;
+    clip.recognised = clip.recognised_share > 0.5;
+    clip.taken_for = library.clip(std::ranges::max_element(nearest_counts, {}, [](auto& p) { return p.second; })->first).name;
+    result.clips.push_back(clip);
+  }
+  result.stays_up /= episodes, result.recognised /= episodes;
+  return result;
+}
+
+}  // namespace calm
