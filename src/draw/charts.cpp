@@ -113,15 +113,15 @@ Points drawable(const Curve& curve, bool log_y) {
   return points;
 }
 
-// Mean over a window centred on each point, narrower at the ends so that they stay true.
+// Mean over a window centred on each point, cut off at the ends.
 Points moving_average(const Points& points) {
   const size_t count = points.y.size(), half = std::max<size_t>(1, count / 100);
   std::vector<double> sum(count + 1, 0.0);
   std::partial_sum(points.y.begin(), points.y.end(), sum.begin() + 1);
   Points out{points.x, std::vector<double>(count)};
   for (size_t i = 0; i < count; ++i) {
-    const size_t reach = std::min({half, i, count - 1 - i});
-    out.y[i] = (sum[i + reach + 1] - sum[i - reach]) / static_cast<double>(2 * reach + 1);
+    const size_t first = i - std::min(i, half), end = std::min(count, i + half + 1);
+    out.y[i] = (sum[end] - sum[first]) / static_cast<double>(end - first);
   }
   return out;
 }
@@ -142,7 +142,9 @@ std::string chart_commands(const Chart& chart, size_t index) {
   for (size_t c = 0; c < chart.curves.size(); ++c) {
     const Points points = drawable(chart.curves[c], chart.log_y);
     const std::string name = fmt::format("d{}_{}", index, c), colour = kColours[c % kColours.size()];
-    const std::string title = chart.curves[c].name.empty() ? "notitle" : "title " + quoted(chart.curves[c].name);
+    const std::string title = chart.curves[c].name.empty() || chart.curves[c].name == chart.title
+                                  ? "notitle"
+                                  : "title " + quoted(chart.curves[c].name);
     if (points.x.empty()) continue;
     ++shown;
     data += data_block(name, points);
@@ -160,13 +162,13 @@ std::string chart_commands(const Chart& chart, size_t index) {
   std::string out = data;
   out += fmt::format("set title {}\nset xlabel {}\nset ylabel {}\n", quoted(chart.title), quoted(chart.x_label),
                      quoted(chart.y_label));
-  out += chart.log_y && shown ? "set logscale y\nset format y '%.0e'\n" : "unset logscale y\nset format y '%.4g'\n";
+  out += chart.log_y && shown ? "set logscale y\nset format y '%g'\n" : "unset logscale y\nset format y '%.4g'\n";
   if (!shown) {
     // an empty frame says more than a missing one
     out += "set xrange [0:1]\nset yrange [0:1]\nset label 1 'no data' at graph 0.5,0.5 center tc rgb '#999999'\n";
     out += "plot NaN notitle\nunset label 1\n";
   } else {
-    out += "set autoscale\n" + plot + "\n";
+    out += "set autoscale noextend\n" + plot + "\n";
   }
   return out;
 }
@@ -186,10 +188,9 @@ void save_charts(std::span<const Chart> charts, int columns, const fs::path& pat
       "set tics nomirror out scale 0.6 textcolor rgb '#333333'\n"
       "set grid back lt 1 lw 1 lc rgb '#e4e4e4'\n"
       "set title font 'DejaVu Sans Bold,13' textcolor rgb '#222222' offset 0,-0.3\n"
-      "set xlabel textcolor rgb '#333333'\nset ylabel textcolor rgb '#333333' offset 1,0\n"
-      "set key top right reverse Left samplen 1.6 spacing 1.15 textcolor rgb '#333333' opaque "
-      "fillcolor rgb '#30ffffff' noenhanced\n"
-      "set format x '%.4g'\nset offsets 0,0,graph 0.05,graph 0.05\nset lmargin 10\nset rmargin 3\n",
+      "set xlabel textcolor rgb '#333333' offset 0,0.4\nset ylabel textcolor rgb '#333333' offset 1,0\n"
+      "set key bmargin center horizontal reverse Left samplen 1.4 height 1.2 textcolor rgb '#333333' noenhanced\n"
+      "set format x '%.4g'\nset offsets 0,0,graph 0.05,graph 0.05\nset lmargin 11\nset rmargin 3\n",
       rows, columns);
   for (size_t i = 0; i < charts.size(); ++i) commands += chart_commands(charts[i], i);
   commands += "unset multiplot\n";

@@ -34,13 +34,18 @@ void check_size(int width, int height) {
 
 namespace {
 
-constexpr float kFovy = 24.0f;  // degrees; a long lens keeps proportions alike along a strip
+constexpr float kFovy = 24.0f, kFovx = 36.0f;  // degrees, at most; a long lens keeps sizes alike along a strip
+
+// Half the vertical angle of view, tangent: what the narrower of the two limits leaves.
+float half_view(float aspect) {
+  return std::min(std::tan(0.5f * kFovy * kRadians), std::tan(0.5f * kFovx * kRadians) / aspect);
+}
 
 const char* const kWorld = R"(<mujoco model="picture">
   <visual>
-    <global fovy="24" offwidth="1" offheight="1"/>
-    <quality shadowsize="4096" offsamples="4" numslices="40" numstacks="20"/>
-    <headlight ambient="0.42 0.42 0.44" diffuse="0.22 0.22 0.22" specular="0 0 0"/>
+    <global offwidth="1" offheight="1"/>
+    <quality shadowsize="4096" offsamples="0" numslices="40" numstacks="20"/>
+    <headlight ambient="0.46 0.46 0.49" diffuse="0.20 0.20 0.20" specular="0 0 0"/>
     <map znear="0.05" zfar="120" haze="0.35"/>
     <rgba haze="0.86 0.90 0.94 1"/>
   </visual>
@@ -51,7 +56,7 @@ const char* const kWorld = R"(<mujoco model="picture">
     <material name="floor" texture="floor" texrepeat="1 1" texuniform="true" specular="0" shininess="0"/>
   </asset>
   <worldbody>
-    <light directional="true" pos="0 0 10" dir="0.45 0.35 -1" ambient="0 0 0" diffuse="0.62 0.60 0.57"
+    <light directional="true" pos="0 0 10" dir="-0.35 0.5 -1" ambient="0 0 0" diffuse="0.54 0.52 0.48"
            specular="0.12 0.12 0.12" castshadow="true"/>
     <geom name="floor" type="plane" size="0 0 1" material="floor"/>
   </worldbody>
@@ -124,7 +129,7 @@ void frame(std::span<const Ball> balls, float aspect, mjvCamera& camera, bool fr
                      std::sin(elevation));
   const Vec3 right(std::sin(azimuth), -std::cos(azimuth), 0.0f), up = right.cross(forward);
   constexpr float kUsed = 0.86f;  // of the picture, the rest is margin
-  const float tan_up = std::tan(0.5f * kFovy * kRadians) * kUsed, tan_right = tan_up * aspect;
+  const float tan_up = half_view(aspect) * kUsed, tan_right = tan_up * aspect;
 
   Vec3 look_at(static_cast<float>(camera.lookat[0]), static_cast<float>(camera.lookat[1]),
                static_cast<float>(camera.lookat[2]));
@@ -194,6 +199,8 @@ struct Renderer::Impl {
     model = compile_world();
     model->vis.global.offwidth = factor * width;
     model->vis.global.offheight = factor * height;
+    const float aspect = static_cast<float>(width) / static_cast<float>(height);
+    model->vis.global.fovy = 2.0f * std::atan(half_view(aspect)) / kRadians;
     data = mj_makeData(model);
     if (!data) fail("pictures cannot be drawn: out of memory");
     mj_forward(model, data);
@@ -349,7 +356,8 @@ Camera follow_camera(const Character& character, const CharacterState& state) {
   // a character that stands takes about half of the picture's height
   const float tall = character.stand_height > 0.0f ? 2.0f * character.stand_height : 1.8f;
   Camera camera;
-  camera.distance = 4.2f * tall;
+  camera.azimuth = 112.0f;
+  camera.distance = 3.9f * tall;
   camera.look_at = Vec3(root.x(), root.y(), 0.5f * tall);
   return camera;
 }

@@ -28,7 +28,7 @@ Image load_png(const std::filesystem::path& path);                     // alpha 
 // Where the picture is taken from. Degrees as MuJoCo counts them: azimuth 90 looks along +y, so that x runs to the
 // right; more than 90 comes round to the front of a character that faces +x. A negative elevation looks down.
 struct Camera {
-  float azimuth = 108.0f;
+  float azimuth = 96.0f;
   float elevation = -12.0f;
   float distance = 0.0f;        // to look_at, m; 0: as near as shows all states with a margin
   std::optional<Vec3> look_at;  // none: the middle of the picture is the middle of all states
