@@ -1,0 +1,220 @@
+// The command line on bad input: an exit code that is not 0, and one line on stderr that says what is wrong and where.
+#include <arpa/inet.h>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+
+#include "base/file.h"
+#include "command/program.h"
+
+namespace calm {
+
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::HasSubstr;
+
+const std::string kHuman = CALM_SOURCE_DIR "/assets/characters/human.xml";
+const std::string kKnight = CALM_SOURCE_DIR "/assets/characters/knight.xml";
+
+class Command : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = (fs::temp_directory_path() / "calm-command-XXXXXX").string();
+    ASSERT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+  }
+  void TearDown() override { fs::remove_all(folder_); }
+
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+  std::string file(const std::string& name, const std::string& content) const {
+    write_file_atomic(folder_ / name, content);
+    return path(name);
+  }
+
+  // Refused, in one line that names what it is about.
+  static void expect_refused(const std::vector<std::string>& arguments, const std::vector<std::string>& words) {
+    SCOPED_TRACE("calm " + ::testing::PrintToString(arguments));
+    const ProgramRun run = run_program(arguments);
+    EXPECT_NE(run.exit_code, 0);
+    EXPECT_LT(run.exit_code, 126) << "it crashed or hung";
+    EXPECT_EQ(run.err_lines().size(), 1u) << run.err;
+    for (const std::string& word : words) EXPECT_THAT(run.err, HasSubstr(word));
+    EXPECT_THAT(run.err, ::testing::StartsWith("calm: "));
+    EXPECT_EQ(run.err.find("unexpected error"), std::string::npos) << run.err;
+    EXPECT_EQ(run.out, "");
+  }
+
+  static bool has_verb(const std::string& verb) {
+    const auto verbs = verbs_of({});
+    return std::ranges::find(verbs, verb) != verbs.end();
+  }
+
+  fs::path folder_;
+};
+
+#define SKIP_WITHOUT(verb) \
+  if (!has_verb(verb)) GTEST_SKIP() << "this build has no `calm " verb "`"
+
+TEST_F(Command, HelpOfEveryVerb) {
+  const auto verbs = verbs_of({});
+  ASSERT_THAT(verbs, ::testing::IsSupersetOf({"character", "motion"}));
+  int inner = 0;
+  for (const std::string& verb : verbs) {
+    std::vector<std::vector<std::string>> commands = {{verb}};
+    for (const std::string& sub : verbs_of({verb})) commands.push_back({verb, sub}), ++inner;
+    for (std::vector<std::string> command : commands) {
+      command.push_back("--help");
+      const ProgramRun run = run_program(command);
+      EXPECT_EQ(run.exit_code, 0) << ::testing::PrintToString(command);
+      EXPECT_EQ(run.err, "");
+      EXPECT_THAT(run.out, HasSubstr("Usage"));
+      // every option and argument says what it is for
+      EXPECT_GT(run.out.size(), 100u) << run.out;
+    }
+  }
+  EXPECT_GE(inner, 5);
+  const ProgramRun version = run_program({"--version"});
+  EXPECT_EQ(version.exit_code, 0);
+  EXPECT_THAT(version.out, HasSubstr("calm "));
+}
+
+TEST_F(Command, NoVerbOrAWrongOne) {
+  expect_refused({}, {"verb is missing", "motion", "--help"});
+  expect_refused({"motoin"}, {"motoin", "did you mean `motion`"});
+  expect_refused({"motion"}, {"verb is missing", "check"});
+  expect_refused({"motion", "chekc"}, {"did you mean `check`"});
+}
+
+TEST_F(Command, WrongOptions) {
+  expect_refused({"character", "info", kHuman, "--jsno"}, {"--jsno", "did you mean `--json`"});
+  expect_refused({"character", "info"}, {"file"});
+  expect_refused({"character", "info", kHuman, kHuman}, {"too many"});
+  expect_refused({"motion", "draw", "builtin:", "--out", path("a.png"), "--frames", "0"}, {"--frames"});
+  expect_refused({"motion", "draw", "builtin:", "--out", path("a.png"), "--frames", "many"}, {"--frames", "many"});
+  expect_refused({"motion", "draw", "builtin:"}, {"--out"});
+}
+
+TEST_F(Command, MissingFiles) {
+  const std::string nowhere = path("nowhere.npy");
+  expect_refused({"character", "info", path("nowhere.xml")}, {"nowhere.xml", "no such file"});
+  expect_refused({"motion", "info", nowhere}, {nowhere});
+  expect_refused({"motion", "check", nowhere}, {nowhere});
+  expect_refused({"motion", "import", nowhere, "--out", path("a.calmlib")}, {nowhere});
+  expect_refused({"motion", "draw", nowhere, "--out", path("a.png")}, {nowhere});
+  EXPECT_FALSE(fs::exists(path("a.calmlib")));
+}
+
+TEST_F(Command, FoldersEmptyAndWrongFiles) {
+  expect_refused({"character", "info", folder_.string()}, {folder_.string(), "not a regular file"});
+  expect_refused({"character", "info", file("empty.xml", "")}, {"empty.xml"});
+  expect_refused({"character", "info", file("text.xml", "no XML at all")}, {"text.xml"});
+  expect_refused({"character", "info", file("html.xml", "<html><body/></html>")}, {"html.xml", "mujoco"});
+  for (const char* name : {"empty.npy", "empty.bvh", "empty.yaml", "empty.calmlib"})
+    expect_refused({"motion", "check", file(name, "")}, {name});
+  for (const char* name : {"text.npy", "text.bvh", "text.yaml", "text.calmlib"})
+    expect_refused({"motion", "check", file(name, "hello: [")}, {name});
+  expect_refused({"motion", "check", file("clip.mp3", "ID3")}, {"clip.mp3"});
+  expect_refused({"motion", "check", file("noise.npy", std::string(1000, '\xff'))}, {"noise.npy"});
+}
+
+TEST_F(Command, WrongCharacter) {
+  const std::string library = path("knight.calmlib");
+  ASSERT_EQ(run_program({"motion", "generate", "--character", kKnight, "--out", library}).exit_code, 0);
+  expect_refused({"motion", "check", library, "--character", kHuman}, {"knight.calmlib", "character"});
+  expect_refused({"motion", "check", library, "--character", path("nobody.xml")}, {"nobody.xml"});
+}
+
+TEST_F(Command, UnknownKeys) {
+  const std::string character = file("mine.xml", read_file(kHuman));
+  file("mine.yaml", "key_bodies: [head]\nfeed: [left_foot]\n");
+  expect_refused({"character", "info", character}, {"mine.yaml", "line 2", "`feed`", "did you mean `feet`"});
+  expect_refused(
+      {"motion", "check", "builtin:", "--map", file("map.yaml", "scael: 1\njoints: {}\n"), "--character", kHuman},
+      {"map.yaml", "scale"});
+}
+
+TEST_F(Command, UnknownKeysOfATraining) {
+  SKIP_WITHOUT("train");
+  const std::string run = path("run");
+  const auto refuse = [&](const std::string& config, const std::vector<std::string>& words) {
+    expect_refused({"train", "low-level", "--config", config, "--motions", "builtin:", "--out", run}, words);
+  };
+  refuse(file("outer.yaml", "characterr: a.xml\n"),
+         {"outer.yaml", "line 1", "`characterr`", "did you mean `character`"});
+  refuse(file("inner.yaml", "seed: 1\nupdate:\n  learning_rat: 1\n"),
+         {"inner.yaml", "update", "line 3", "`learning_rat`", "did you mean `learning_rate`"});
+  refuse(file("value.yaml", "num_envs: many\n"), {"value.yaml", "`num_envs`", "many"});
+  refuse(file("syntax.yaml", "num_envs: [1\n"), {"syntax.yaml"});
+  refuse(path("none.yaml"), {"none.yaml"});
+  EXPECT_FALSE(fs::exists(run)) << "a refused training leaves nothing behind";
+}
+
+TEST_F(Command, PlacesThatCannotBeWritten) {
+  // a file where a folder is needed refuses everyone, root included
+  const std::string blocked = file("blocked", "a file") + "/below";
+  expect_refused({"motion", "generate", "--out", blocked + "/clips.calmlib"}, {"blocked"});
+  expect_refused({"motion", "draw", "builtin:", "--out", blocked + "/clip.png"}, {"blocked"});
+  if (has_verb("train"))
+    expect_refused({"train", "low-level", "--config", CALM_SOURCE_DIR "/configs/low_level/tiny.yaml", "--motions",
+                    "builtin:", "--out", blocked},
+                   {"blocked"});
+}
+
+TEST_F(Command, BadPolicies) {
+  for (const std::string verb : {"play", "eval"}) {
+    if (!has_verb(verb)) continue;
+    std::vector<std::string> command =
+        verb == "play" ? std::vector<std::string>{"play"} : std::vector<std::string>{"eval", "low-level"};
+    const auto with = [&](const std::string& policy) {
+      auto arguments = command;
+      arguments.push_back(policy);
+      return arguments;
+    };
+    expect_refused(with(path("none.safetensors")), {"none.safetensors"});
+    expect_refused(with(folder_.string()), {folder_.string()});
+    expect_refused(with(file("empty.safetensors", "")), {"empty.safetensors"});
+    expect_refused(with(file("text.safetensors", "this is not a policy")), {"text.safetensors"});
+    expect_refused(with(kHuman), {"human.xml"});
+  }
+}
+
+TEST_F(Command, PlaysOfAPolicyThatIsThere) {
+  SKIP_WITHOUT("play");
+  const fs::path policy = CALM_SOURCE_DIR "/assets/policies/human";
+  if (!fs::exists(policy)) GTEST_SKIP() << policy << " is not there";
+  expect_refused({"play", policy.string(), "--character", kKnight, "--seconds", "1"}, {"knight"});
+  expect_refused({"play", policy.string(), "--clip", "no such clip", "--seconds", "1"}, {"no such clip"});
+  expect_refused({"play", policy.string(), "--port", "70000", "--seconds", "1"}, {"70000"});
+
+  // a port that is taken
+  const int listener = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof(address);
+  ASSERT_EQ(::bind(listener, reinterpret_cast<sockaddr*>(&address), size), 0);
+  ASSERT_EQ(::listen(listener, 1), 0);
+  ASSERT_EQ(::getsockname(listener, reinterpret_cast<sockaddr*>(&address), &size), 0);
+  const std::string port = std::to_string(ntohs(address.sin_port));
+  expect_refused({"play", policy.string(), "--port", port, "--seconds", "1", "--headless"}, {port, "--port"});
+  ::close(listener);
+}
+
+TEST_F(Command, JsonIsAllOfStdout) {
+  const ProgramRun info = run_program({"character", "info", kHuman, "--json"});
+  ASSERT_EQ(info.exit_code, 0) << info.err;
+  EXPECT_TRUE(nlohmann::json::accept(info.out)) << info.out;
+  const ProgramRun check = run_program({"motion", "check", "builtin:", "--json"});
+  EXPECT_TRUE(nlohmann::json::accept(check.out)) << check.out;
+}
+
+}  // namespace
+
+}  // namespace calm
