@@ -1,4 +1,4 @@
-// `calm character`: what is in a character file.
+// `calm character`: what is in a character file, as a table and as a picture.
 #include <fmt/ranges.h>
 
 #include <cstdio>
@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "character/state.h"
+#include "draw/draw.h"
 #include "tools/commands.h"
 
 namespace calm {
@@ -16,8 +17,7 @@ constexpr float kDegrees = 180.0f / kPi;
 
 const char* kind_name(const Joint& joint) { return joint.kind == JointKind::kBall ? "ball" : "hinge"; }
 
-// Height above the floor of the highest body shape's centre plus its largest radius is no height; the top is taken
-// from the shapes' own extents along z.
+// Height of the highest shape point in the default pose, m.
 float standing_height(const Character& c) {
   const CharacterState state = default_state(c);
   float top = 0.0f;
@@ -119,7 +119,7 @@ void add_character_command(CLI::App& app) {
   command->require_subcommand(1);
 
   struct Options {
-    std::string file;
+    std::string file, out;
     bool json = false;
   };
   const auto options = std::make_shared<Options>();
@@ -132,6 +132,14 @@ void add_character_command(CLI::App& app) {
       fmt::print("{}\n", to_json(character).dump(2));
     else
       print_table(character);
+  });
+
+  auto* draw = command->add_subcommand("draw", "The default pose from the front, the side and behind, as PNG");
+  draw->add_option("file", options->file, "MJCF file; its settings block lies beside it as .yaml")->required();
+  draw->add_option("--out", options->out, "PNG file to write")->required();
+  draw->callback([options] {
+    draw_character(load_character(options->file), options->out);
+    fmt::print("{}\n", options->out);
   });
 }
 
