@@ -47,10 +47,12 @@ MujocoSimulator::MujocoSimulator(const Character& character, const PhysicsSettin
     : character_(character),
       pool_(pool),
       substeps_(settings.substeps),
-      timestep_(1.0 / (static_cast<double>(settings.control_rate) * settings.substeps)) {
+      timestep_(1.0 / (static_cast<double>(settings.control_rate) * settings.substeps)),
+      max_ang_vel_(settings.max_ang_vel) {
   if (num_envs < 1) fail("simulator: number of environments is {}; it must be at least 1", num_envs);
   if (settings.substeps < 1) fail("physics: substeps is {}; it must be at least 1", settings.substeps);
   if (!(settings.control_rate > 0.0f)) fail("physics: control_rate is {}; it must be positive", settings.control_rate);
+  if (!(settings.max_ang_vel > 0.0f)) fail("physics: max_ang_vel is {}; it must be positive", settings.max_ang_vel);
   if (!(settings.limit_stiffness >= 0.0f) || !(settings.floor_friction >= 0.0f) || settings.solver_iterations < 1) {
     fail("physics: limit_stiffness and floor_friction must not be negative, solver_iterations at least 1");
   }
@@ -204,6 +206,7 @@ bool MujocoSimulator::simulate(const float* targets, Worker& worker) {
     if (!all_finite(d->qacc, nv_)) return false;
     mj_Euler(m, d);
     if (!all_finite(d->qpos, nq_) || !all_below(d->qvel, nv_, kMaxSpeed)) return false;
+    limit_speeds(d->qvel);
   }
   return true;
 }
@@ -245,6 +248,20 @@ void MujocoSimulator::apply_drives(const float* targets, Worker& worker) {
     armature[i] = dof.armature + h * damping + h * h * stiffness;
     force[i] = pull - (damping + h * stiffness) * v[i];
   }
+}
+
+// Coriolis forces are integrated explicitly: at 120 Hz they feed on themselves from about 60 rad/s on, which targets
+// far beyond a ball joint's half turn do reach by driving it round and round. PhysX bounds its speeds likewise.
+void MujocoSimulator::limit_speeds(double* qvel) const {
+  const auto limit = [this](double* v, int n) {
+    double squared = 0.0;
+    for (int k = 0; k < n; ++k) squared += v[k] * v[k];
+    if (squared <= max_ang_vel_ * max_ang_vel_) return;
+    const double scale = max_ang_vel_ / std::sqrt(squared);
+    for (int k = 0; k < n; ++k) v[k] *= scale;
+  };
+  limit(qvel + 3, 3);
+  for (const Joint& joint : character_.joints) limit(qvel + kFreeDofs + joint.dof, joint.num_dofs);
 }
 
 void MujocoSimulator::read_contact_forces(int env, Worker& worker) {
@@ -355,7 +372,10 @@ void MujocoSimulator::push(int env, int body, const Vec3& impulse) {
   Rows jacobian(3, nv_), response(3, nv_);
   mj_jacBodyCom(m, d, jacobian.data(), nullptr, body + 1);
   mj_solveM(m, d, response.data(), jacobian.data(), 3);
-  const Eigen::Matrix3d mobility = jacobian.lazyProduct(response.transpose());
+  Eigen::Matrix3d mobility;
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 3; ++j) mobility(i, j) = jacobian.row(i).dot(response.row(j));
+  }
   const Eigen::Vector3d strength = mobility.ldlt().solve(impulse.cast<double>());
   Eigen::Map<Eigen::VectorXd>(qvel(env), nv_) += response.transpose() * strength;
 }

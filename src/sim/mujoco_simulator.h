@@ -56,6 +56,7 @@ class MujocoSimulator final : public Simulator {
   void step_env(int env, const float* targets, Worker& worker);
   bool simulate(const float* targets, Worker& worker);  // false: not finite
   void apply_drives(const float* targets, Worker& worker);
+  void limit_speeds(double* qvel) const;
   template <class T>
   void read_dof_pos(const double* qpos, T* dof_pos) const;
   void read_contact_forces(int env, Worker& worker);
@@ -72,6 +73,7 @@ class MujocoSimulator final : public Simulator {
   ThreadPool& pool_;
   int substeps_;
   double timestep_;
+  double max_ang_vel_;
   int nq_ = 0, nv_ = 0;
   std::vector<int> joint_qpos_;  // first of joint's positions in qpos
   std::vector<Dof> dofs_;

@@ -19,12 +19,13 @@
 namespace calm {
 
 struct PhysicsSettings {
-  float control_rate = 30.0f;   // Hz
-  int substeps = 4;             // physics steps a control step: 120 Hz
-  bool self_collision = true;   // bodies of the character against each other, parent and child excepted
-  float floor_friction = 1.0f;  // sliding friction of the floor; a contact takes the larger of the two
-  float limit_stiffness = 5.0f; // per-axis limits of ball joints: spring beyond the limit, in multiples of kp
-  int solver_iterations = 20;   // at most, of the contact solver
+  float control_rate = 30.0f;     // Hz
+  int substeps = 4;               // physics steps a control step: 120 Hz
+  bool self_collision = true;     // bodies of the character against each other, parent and child excepted
+  float floor_friction = 1.0f;    // sliding friction of the floor; a contact takes the larger of the two
+  float limit_stiffness = 20.0f;  // per-axis limits of ball joints: spring beyond the limit, in multiples of kp
+  int solver_iterations = 20;     // at most, of the contact solver
+  float max_ang_vel = 50.0f;      // rad/s; a joint or root that turns faster after a substep is slowed to this
 };
 
 template <class Visitor>
@@ -35,6 +36,7 @@ void visit(Visitor& v, PhysicsSettings& s) {
   v("floor_friction", s.floor_friction);
   v("limit_stiffness", s.limit_stiffness);
   v("solver_iterations", s.solver_iterations);
+  v("max_ang_vel", s.max_ang_vel);
 }
 
 struct BatchState {
