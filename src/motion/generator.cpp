@@ -222,7 +222,9 @@ class StepPlan {
     Vec3 pos = Vec3::Zero();
     for (const Step& step : steps_) {
       if (step.foot != side) continue;
-      pos += step.by * ease(time, step.lift, step.land);
+      // up before forward, and forward before down
+      const float margin = 0.12f * (step.land - step.lift);
+      pos += step.by * ease(time, step.lift + margin, step.land - margin);
       pos.z() += height_ * arch(step, time);
     }
     return pos;
