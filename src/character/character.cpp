@@ -123,6 +123,10 @@ struct Reducer {
     if (std::string(root->Name()) != "mujoco")
       fail("{}:{}: the root element is <{}>; MJCF begins with <mujoco>", name, root->GetLineNum(), root->Name());
     for (auto* e = root->FirstChildElement("asset"); e; e = e->NextSiblingElement("asset")) collect_materials(e);
+    // a joint with a range is limited: today's default, which MuJoCo 2.2 has to be told
+    auto* compiler = root->FirstChildElement("compiler");
+    if (!compiler) compiler = root->InsertNewChildElement("compiler");
+    if (!compiler->Attribute("autolimits")) compiler->SetAttribute("autolimits", "true");
     for (auto* e = root->FirstChildElement(); e;) {
       auto* next = e->NextSiblingElement();
       const std::string kind = e->Name();

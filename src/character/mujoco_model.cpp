@@ -53,7 +53,7 @@ MujocoModel compile_mjcf(const std::string& mjcf, const std::string& name) {
   const std::unique_ptr<mjVFS, VfsDeleter> vfs(new mjVFS);
   mj_defaultVFS(vfs.get());
   const char* file = "character.xml";
-#if mjVERSION_HEADER >= 312
+#if mjVERSION_HEADER >= 320
   if (mj_addBufferVFS(vfs.get(), file, mjcf.data(), static_cast<int>(mjcf.size())) != 0)
     fail("{}: MuJoCo takes no text of {} bytes", name, mjcf.size());
 #else
