@@ -21,6 +21,7 @@ constexpr double kMaxSpeed = 1e3;  // rad/s or m/s; faster is an explosion
 constexpr int kMaxContacts = 160;  // more than all shapes of a character folded up give
 constexpr int kMaxConstraints = 4 * kMaxContacts + 64;
 constexpr double kSolverTolerance = 1e-6;
+constexpr double kMinFriction = 0.01;  // less makes the friction pyramid so thin that the solver gains momentum
 constexpr int kFreeDofs = 6;
 constexpr int kFreePositions = 7;
 
@@ -109,6 +110,7 @@ void MujocoSimulator::compile(const Character& character, const PhysicsSettings&
     m.geom_condim[g] = 3;
     const bool floor = m.geom_bodyid[g] == 0;
     if (floor) m.geom_friction[3 * g] = settings.floor_friction;
+    m.geom_friction[3 * g] = std::max(m.geom_friction[3 * g], kMinFriction);
     if (!m.geom_contype[g] && !m.geom_conaffinity[g]) continue;
     m.geom_contype[g] = floor ? 1 : 2;
     m.geom_conaffinity[g] = floor ? 0 : settings.self_collision ? 3 : 1;
@@ -374,7 +376,7 @@ void MujocoSimulator::push(int env, int body, const Vec3& impulse) {
   mj_solveM(m, d, response.data(), jacobian.data(), 3);
   Eigen::Matrix3d mobility;
   for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 3; ++j) mobility(i, j) = jacobian.row(i).dot(response.row(j));
+    for (int j = 0; j < 3; ++j) mobility(i, j) = mju_dot(&jacobian(i, 0), &response(j, 0), nv_);
   }
   const Eigen::Vector3d strength = mobility.ldlt().solve(impulse.cast<double>());
   Eigen::Map<Eigen::VectorXd>(qvel(env), nv_) += response.transpose() * strength;
