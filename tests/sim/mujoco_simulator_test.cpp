@@ -193,7 +193,9 @@ TEST(MujocoSimulator, DrivesAreImplicit) {
     mass(6 + i, 6 + i) += h * human().kd[i] + h * h * human().kp[i];
     right[6 + i] += h * human().kp[i] * (target[i] - sim->state().dof_pos[i]);
   }
-  const Eigen::VectorXd expected = mass.ldlt().solve(right);
+  std::vector<double> expected(m->nv);
+  mju_cholFactor(mass.data(), m->nv, 0.0);
+  mju_cholSolve(expected.data(), mass.data(), right.data(), m->nv);
   sim->step(target);
   const auto after = sim->save(0);
   for (int i = 0; i < m->nv; ++i) EXPECT_NEAR(after[m->nq + i], expected[i], 1e-4) << i;
