@@ -64,8 +64,8 @@ inline constexpr int kLocationGoalSize = 2;
 // Place relative to the root (2).
 void write_location_goal(const Vec3& root_pos, const Quat& root_rot, const LocationTarget& target, float* out);
 // 0.5 exp(-0.5 d²) + 0.4 exp(-4 max(speed - s, 0)²), 0 unless s > 0, + 0.1 max(heading . direction, 0); d: distance,
-// s: speed towards the place. Nearer than d² = 0.5 m² both latter terms are full. (The recorded numbers do not
-// reach the factor 4 nor the 0.5 m²; those are as public implementations of the task have them.)
+// s: speed towards the place. Nearer than d² = 0.5 m² both latter terms are full. The recorded numbers do not reach
+// the factor 4 nor the 0.5 m²: those are the location task's of MimicKit (X. B. Peng).
 float location_reward(const RootMotion& root, const LocationTarget& target);
 
 // Strike a pillar down.
@@ -80,8 +80,9 @@ inline constexpr int kStrikeGoalSize = 15;
 // angular velocity (3).
 void write_strike_goal(const Vec3& root_pos, const Quat& root_rot, const StrikeTarget& target, float* out);
 // 1 once the pillar's up axis is below cos 0.2 of the vertical; before, 0.6 max(1 - up_z, 0) + 0.4 exp(-4 max(1 - s,
-// 0)²), the latter 0 unless s > 0; s: speed of the root towards the pillar, m/s. (The recorded numbers do not reach the
-// speed term; it is location's, weighted as published.)
+// 0)²), the latter 0 unless s > 0; s: speed of the root towards the pillar, m/s. The recorded numbers hold the first
+// term and the 1, but no pillar that stands while the root comes nearer: the speed term is location's, at 1 m/s, with
+// the weight that 0.6 leaves.
 float strike_reward(const RootMotion& root, const StrikeTarget& target);
 
 // Bring a body, the sword, to a point.
