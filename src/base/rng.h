@@ -27,9 +27,7 @@ class Rng {
   float uniform(float lower, float upper) { return lower + (upper - lower) * uniform(); }
 
   // Uniform in [0, n); n > 0.
-  int below(int n) {
-    return static_cast<int>((static_cast<uint64_t>(next_u32()) * static_cast<uint64_t>(n)) >> 32);
-  }
+  int below(int n) { return static_cast<int>((static_cast<uint64_t>(next_u32()) * static_cast<uint64_t>(n)) >> 32); }
 
   // Standard normal (Box-Muller; the sine half is dropped to keep the state small).
   float normal() {

@@ -31,7 +31,7 @@ class SettingsReader {
     known_.emplace_back(name);
     const YAML::Node child = node_.IsMap() ? node_[name] : YAML::Node(YAML::NodeType::Undefined);
     if (!child.IsDefined() || child.IsNull()) return;
-    if constexpr (requires(SettingsReader& reader, T& v) { visit(reader, v); }) {
+    if constexpr (requires(SettingsReader & reader, T & v) { visit(reader, v); }) {
       SettingsReader reader(child, where_ + ": " + name);
       visit(reader, value);
       reader.finish();
@@ -59,7 +59,7 @@ class SettingsWriter {
  public:
   template <class T>
   void operator()(const char* name, T& value) {
-    if constexpr (requires(SettingsWriter& writer, T& v) { visit(writer, v); }) {
+    if constexpr (requires(SettingsWriter & writer, T & v) { visit(writer, v); }) {
       SettingsWriter writer;
       visit(writer, value);
       node[name] = writer.node;

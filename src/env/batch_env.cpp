@@ -68,12 +68,23 @@ float snap_to_moment(float time, float dt) {
 
 BatchEnv::BatchEnv(const Character& character, const MotionLibrary& library, Simulator& simulator, ThreadPool& pool,
                    const EnvSettings& settings, const PhysicsSettings& physics, uint64_t seed)
-    : character_(&character), library_(&library), simulator_(&simulator), pool_(&pool), settings_(settings),
-      num_envs_(simulator.state().num_envs), dt_(1.0f / physics.control_rate), episodes_(num_envs_),
-      windows_(num_envs_), observations_(static_cast<size_t>(num_envs_) * character.observation_size()),
+    : character_(&character),
+      library_(&library),
+      simulator_(&simulator),
+      pool_(&pool),
+      settings_(settings),
+      num_envs_(simulator.state().num_envs),
+      dt_(1.0f / physics.control_rate),
+      episodes_(num_envs_),
+      windows_(num_envs_),
+      observations_(static_cast<size_t>(num_envs_) * character.observation_size()),
       disc_windows_(static_cast<size_t>(num_envs_) * settings.discriminator_frames * character.motion_feature_size()),
-      pd_targets_(static_cast<size_t>(num_envs_) * character.num_dofs), tracking_(num_envs_, -1.0f),
-      terminated_(num_envs_), truncated_(num_envs_), window_changed_(num_envs_), is_foot_(character.num_bodies()) {
+      pd_targets_(static_cast<size_t>(num_envs_) * character.num_dofs),
+      tracking_(num_envs_, -1.0f),
+      terminated_(num_envs_),
+      truncated_(num_envs_),
+      window_changed_(num_envs_),
+      is_foot_(character.num_bodies()) {
   if (settings.latent_steps_min < 1 || settings.latent_steps_max < settings.latent_steps_min)
     fail("env: latent_steps_min {} and latent_steps_max {} must be 1 <= min <= max", settings.latent_steps_min,
          settings.latent_steps_max);
@@ -120,13 +131,13 @@ void BatchEnv::make_fallen_bank(uint64_t seed) {
 
 void BatchEnv::draw_window(int env) {
   Episode& episode = episodes_[env];
-  Window window = library_->sample_encoder_window(library_->sample_clip(episode.rng), settings_.encoder_frames, dt_,
-                                                  episode.rng);
+  Window window =
+      library_->sample_encoder_window(library_->sample_clip(episode.rng), settings_.encoder_frames, dt_, episode.rng);
   window.time = snap_to_moment(window.time, dt_);
   windows_[env] = window;
   window_changed_[env] = 1;
-  episode.latent_left = settings_.latent_steps_min +
-                        episode.rng.below(settings_.latent_steps_max - settings_.latent_steps_min + 1);
+  episode.latent_left =
+      settings_.latent_steps_min + episode.rng.below(settings_.latent_steps_max - settings_.latent_steps_min + 1);
 }
 
 void BatchEnv::refresh_observation(int env) {
@@ -239,16 +250,18 @@ float BatchEnv::track(int env, CharacterState& scratch) const {
 
   float pose = 0.0f, joint_velocity = 0.0f;
   for (const Joint& joint : character_->joints)
-    pose += exp_map_from_quat(joint_rotation(joint, reference.dof_pos).conjugate() *
-                              joint_rotation(joint, state.dof_pos)).squaredNorm();
+    pose +=
+        exp_map_from_quat(joint_rotation(joint, reference.dof_pos).conjugate() * joint_rotation(joint, state.dof_pos))
+            .squaredNorm();
   for (int d = 0; d < character_->num_dofs; ++d) {
     const float difference = state.dof_vel[d] - reference.dof_vel[d];
     joint_velocity += difference * difference;
   }
   const Quat to_heading = inverse_heading(state.rot(0)), reference_to_heading = inverse_heading(reference.rot(0));
   const float height = state.pos(0).z() - reference.pos(0).z();
-  const float tilt = exp_map_from_quat((to_heading * state.rot(0)).conjugate() *
-                                       (reference_to_heading * reference.rot(0))).squaredNorm();
+  const float tilt =
+      exp_map_from_quat((to_heading * state.rot(0)).conjugate() * (reference_to_heading * reference.rot(0)))
+          .squaredNorm();
   const float velocity = (to_heading * state.vel(0) - reference_to_heading * reference.vel(0)).squaredNorm();
   const float turning = state.ang_vel(0).z() - reference.ang_vel(0).z();
   return 0.45f * std::exp(-0.6f * pose) + 0.1f * std::exp(-0.005f * joint_velocity) +
@@ -261,8 +274,7 @@ void BatchEnv::step(std::span<const float> actions) {
   for (int env = 0; env < num_envs_; ++env)
     for (int d = 0; d < num_dofs; ++d) {
       const size_t i = static_cast<size_t>(env) * num_dofs + d;
-      pd_targets_[i] =
-          character_->action_offset[d] + character_->action_scale[d] * std::clamp(actions[i], -1.0f, 1.0f);
+      pd_targets_[i] = character_->action_offset[d] + character_->action_scale[d] * std::clamp(actions[i], -1.0f, 1.0f);
     }
   const auto start = std::chrono::steady_clock::now();
   simulator_->step(pd_targets_);

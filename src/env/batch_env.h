@@ -18,18 +18,18 @@
 namespace calm {
 
 struct EnvSettings {
-  int episode_steps = 300;           // control steps until a time-out
-  float reset_from_clip = 0.5f;      // share of resets to a random clip state; the rest start standing
-  float reset_fallen = 0.1f;         // share of all resets that start from the bank of fallen states
-  float recover_in_place = 0.2f;     // share of falls after which the episode goes on from where it lies
-  int recovery_grace = 60;           // control steps of a recovery episode in which a fall does not end it
-  int fallen_bank = 256;             // states in the bank
-  int fallen_settle_steps = 150;     // control steps a bank state falls and settles for
-  int latent_steps_min = 10;         // a latent is held for a random number of control steps in
-  int latent_steps_max = 150;        // [min, max]
-  float latent_of_start = 0.0f;      // share of clip resets whose first latent is of the clip and time started from
-  int discriminator_frames = 10;     // consecutive control steps, newest first
-  int encoder_frames = 60;           // 2 s
+  int episode_steps = 300;        // control steps until a time-out
+  float reset_from_clip = 0.5f;   // share of resets to a random clip state; the rest start standing
+  float reset_fallen = 0.1f;      // share of all resets that start from the bank of fallen states
+  float recover_in_place = 0.2f;  // share of falls after which the episode goes on from where it lies
+  int recovery_grace = 60;        // control steps of a recovery episode in which a fall does not end it
+  int fallen_bank = 256;          // states in the bank
+  int fallen_settle_steps = 150;  // control steps a bank state falls and settles for
+  int latent_steps_min = 10;      // a latent is held for a random number of control steps in
+  int latent_steps_max = 150;     // [min, max]
+  float latent_of_start = 0.0f;   // share of clip resets whose first latent is of the clip and time started from
+  int discriminator_frames = 10;  // consecutive control steps, newest first
+  int encoder_frames = 60;        // 2 s
 };
 
 template <class Visitor>
@@ -73,7 +73,7 @@ class BatchEnv {
   void reset_finished();
 
   // As of the last step or reset.
-  std::span<const float> observations() const { return observations_; }          // (env x observation_size)
+  std::span<const float> observations() const { return observations_; }           // (env x observation_size)
   std::span<const float> discriminator_windows() const { return disc_windows_; }  // (env x frames x features)
   std::span<const uint8_t> terminated() const { return terminated_; }             // (env) fell in the last step
   std::span<const uint8_t> truncated() const { return truncated_; }               // (env) time ran out
@@ -101,10 +101,10 @@ class BatchEnv {
 
  private:
   struct Episode {
-    int step = 0;            // control steps since the start
-    int grace = 0;           // steps left in which a fall does not end the episode
-    int latent_left = 0;     // steps until the next latent
-    int reference_clip = -1; // clip the episode was started from while tracking it makes sense
+    int step = 0;             // control steps since the start
+    int grace = 0;            // steps left in which a fall does not end the episode
+    int latent_left = 0;      // steps until the next latent
+    int reference_clip = -1;  // clip the episode was started from while tracking it makes sense
     float reference_time = 0.0f;
     Rng rng;
   };
@@ -113,8 +113,8 @@ class BatchEnv {
   void reset_env(int env, CharacterState& scratch);
   void draw_window(int env);
   void refresh_observation(int env);
-  void fill_history(int env);                                    // every frame as the newest
-  void fill_history_from_clip(int env, int clip, float time);   // frames as the clip had them
+  void fill_history(int env);                                  // every frame as the newest
+  void fill_history_from_clip(int env, int clip, float time);  // frames as the clip had them
   bool has_fallen(int env) const;
   float track(int env, CharacterState& scratch) const;
 
@@ -127,8 +127,8 @@ class BatchEnv {
   float dt_;
   bool hold_windows_ = false;
 
-  std::vector<Episode> episodes_;        // (env)
-  std::vector<Window> windows_;          // (env)
+  std::vector<Episode> episodes_;  // (env)
+  std::vector<Window> windows_;    // (env)
   std::vector<float> observations_, disc_windows_, pd_targets_, tracking_;
   std::vector<uint8_t> terminated_, truncated_, window_changed_;
   std::vector<CharacterState> scratch_;  // per thread

@@ -75,7 +75,8 @@ Evaluation evaluate_low_level(const Policy& policy, const Character& character, 
   std::vector<float> actions(static_cast<size_t>(episodes) * character.num_dofs);
   for (int step = 0; step < steps; ++step) {
     pool.parallel_for(episodes, 2, [&](int e, int) {
-      const auto obs = Eigen::Map<const Eigen::VectorXf>(&env.observations()[static_cast<size_t>(e) * obs_size], obs_size);
+      const auto obs =
+          Eigen::Map<const Eigen::VectorXf>(&env.observations()[static_cast<size_t>(e) * obs_size], obs_size);
       const auto action = policy.act(obs, policy.latents[latent_of[e / settings.episodes_per_clip]].z);
       Eigen::Map<Eigen::VectorXf>(&actions[static_cast<size_t>(e) * character.num_dofs], character.num_dofs) = action;
     });
@@ -132,7 +133,8 @@ Evaluation evaluate_low_level(const Policy& policy, const Character& character, 
     result.stays_up += clip.stays_up, result.recognised += clip.recognised_share;
     clip.own_distance /= n, clip.other_distance /= n, clip.recognised_share /= n, clip.stays_up /= n;
     clip.recognised = clip.recognised_share > 0.5;
-    clip.taken_for = library.clip(std::ranges::max_element(nearest_counts, {}, [](auto& p) { return p.second; })->first).name;
+    clip.taken_for =
+        library.clip(std::ranges::max_element(nearest_counts, {}, [](auto& p) { return p.second; })->first).name;
     result.clips.push_back(clip);
   }
   result.stays_up /= episodes, result.recognised /= episodes;

@@ -32,8 +32,8 @@ struct ClipEvaluation {
   double other_distance = 0.0;    // to the nearest other clip, mean over episodes
   double recognised_share = 0.0;  // of its episodes
   bool recognised = false;
-  double stays_up = 0.0;          // share of its episodes
-  std::string taken_for;          // the clip most often nearest
+  double stays_up = 0.0;  // share of its episodes
+  std::string taken_for;  // the clip most often nearest
 };
 
 struct Evaluation {

@@ -51,14 +51,12 @@ torch::Tensor neg_log_prob(const torch::Tensor& action, const torch::Tensor& mea
 torch::Tensor ppo_actor_loss(const torch::Tensor& old_neglogp, const torch::Tensor& new_neglogp,
                              const torch::Tensor& advantages, const torch::Tensor& mask, float clip) {
   const auto ratio = torch::exp(old_neglogp - new_neglogp);
-  const auto loss =
-      torch::max(-advantages * ratio, -advantages * torch::clamp(ratio, 1.0f - clip, 1.0f + clip));
+  const auto loss = torch::max(-advantages * ratio, -advantages * torch::clamp(ratio, 1.0f - clip, 1.0f + clip));
   return (loss * mask).sum() / mask.sum().clamp_min(1.0f);
 }
 
 torch::Tensor style_reward(const torch::Tensor& output, const torch::Tensor& style_latents) {
-  const auto z = torch::nn::functional::normalize(output.clamp(-1.0f, 1.0f),
-                                                  torch::nn::functional::NormalizeFuncOptions().dim(1));
+  const auto z = torch::nn::functional::normalize(output, torch::nn::functional::NormalizeFuncOptions().dim(1));
   const auto latents =
       torch::nn::functional::normalize(style_latents, torch::nn::functional::NormalizeFuncOptions().dim(1));
   return (std::get<0>(z.matmul(latents.t()).max(1)) + 1.0f) * 0.5f;
@@ -66,9 +64,8 @@ torch::Tensor style_reward(const torch::Tensor& output, const torch::Tensor& sty
 
 std::vector<float> exploration_probabilities(int num_envs) {
   std::vector<float> probabilities(num_envs, 1.0f);
-  for (int i = 0; i < num_envs && num_envs > 1; ++i)
-    probabilities[i] =
-        static_cast<float>(1.0 - std::exp(10.0 * (static_cast<double>(i) / (num_envs - 1) - 1.0)));
+  for (int i = 1; i < num_envs; ++i)  // the first is 1 exactly
+    probabilities[i] = static_cast<float>(1.0 - std::exp(10.0 * (static_cast<double>(i) / (num_envs - 1) - 1.0)));
   return probabilities;
 }
 

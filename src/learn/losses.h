@@ -36,17 +36,18 @@ torch::Tensor neg_log_prob(const torch::Tensor& action, const torch::Tensor& mea
 torch::Tensor ppo_actor_loss(const torch::Tensor& old_neglogp, const torch::Tensor& new_neglogp,
                              const torch::Tensor& advantages, const torch::Tensor& mask, float clip);
 
-// max over styles' latents of (cos(z, latent) + 1) / 2 with z = normalize(clamp(output, -1, 1)). (n, d), (s, d) -> (n).
+// max over styles' latents of (cos(output, latent) + 1) / 2; `output` is the high-level policy's, unnormalised (the
+// clamp to [-1, 1] belongs to the latent that the controller gets). (n, d), (s, d) -> (n).
 torch::Tensor style_reward(const torch::Tensor& output, const torch::Tensor& style_latents);
 
 // Probability that environment i of n acts stochastically: 1 - exp(10 (i / (n - 1) - 1)).
 std::vector<float> exploration_probabilities(int num_envs);
 
 struct DiscriminatorWeights {
-  float prediction = 0.5f;         // of the sum of both cross-entropies
-  float logit_weights = 0.01f;     // |last layer's weights|²
-  float gradient_penalty = 5.0f;   // mean |d logit / d features|² over clip windows
-  float weight_decay = 1e-4f;      // |all weights|²
+  float prediction = 0.5f;        // of the sum of both cross-entropies
+  float logit_weights = 0.01f;    // |last layer's weights|²
+  float gradient_penalty = 5.0f;  // mean |d logit / d features|² over clip windows
+  float weight_decay = 1e-4f;     // |all weights|²
 };
 
 template <class Visitor>

@@ -19,48 +19,48 @@ struct NetworkSettings {
   std::vector<int> critic_hidden = {1024, 1024, 512};
   std::vector<int> discriminator_hidden = {1024, 1024, 512};
   std::vector<int> encoder_hidden = {1024, 1024, 512};
-  int encoder_stride = 1;        // the encoder sees every n-th frame of its window
-  float actor_last_layer = 1.0f; // scale of the actor's last layer at the start
-  float log_sigma = -2.9f;       // of the actor's exploration noise, fixed
+  int encoder_stride = 1;         // the encoder sees every n-th frame of its window
+  float actor_last_layer = 1.0f;  // scale of the actor's last layer at the start
+  float log_sigma = -2.9f;        // of the actor's exploration noise, fixed
 };
 
 struct UpdateSettings {
-  int passes = 6;                    // over the rollout
-  int minibatch = 16384;             // samples of policy and value losses
+  int passes = 6;         // over the rollout
+  int minibatch = 16384;  // samples of policy and value losses
   int discriminator_minibatch = 4096;
   float gamma = 0.99f, lambda = 0.95f;
-  float clip = 0.2f;                 // PPO
-  float learning_rate = 2e-5f;       // Adam; the factors below are of single networks
+  float clip = 0.2f;            // PPO
+  float learning_rate = 2e-5f;  // Adam; the factors below are of single networks
   float actor_rate = 1.0f, critic_rate = 1.0f, discriminator_rate = 1.0f, encoder_rate = 1.0f;
-  float target_kl = 0.0f;            // > 0: the actor's rate is adapted to this KL divergence an iteration
-  float advantage_clip = 0.0f;       // > 0: normalised advantages are clamped to +- this
-  float max_gradient_norm = 0.0f;    // > 0: gradients are scaled down to this norm
+  float target_kl = 0.0f;          // > 0: the actor's rate is adapted to this KL divergence an iteration
+  float advantage_clip = 0.0f;     // > 0: normalised advantages are clamped to +- this
+  float max_gradient_norm = 0.0f;  // > 0: gradients are scaled down to this norm
   float value_weight = 5.0f, bound_weight = 10.0f, discriminator_weight = 5.0f, encoder_weight = 0.1f;
   float uniformity_weight = 0.5f;
-  float alignment_seconds = 0.5f;    // the two windows of a pair are at most so far apart
+  float alignment_seconds = 0.5f;  // the two windows of a pair are at most so far apart
   DiscriminatorWeights discriminator;
-  bool negatives = true;             // clip windows with another motion's latent, as negatives
-  int replay_size = 200000;          // windows
-  float replay_keep = 0.01f;         // share of new windows kept once the buffer is full
+  bool negatives = true;      // clip windows with another motion's latent, as negatives
+  int replay_size = 200000;   // windows
+  float replay_keep = 0.01f;  // share of new windows kept once the buffer is full
 };
 
 struct RewardSettings {
   float discriminator_scale = 2.0f;
-  float tracking_weight = 0.0f;      // of following the start clip (not in the paper), at the start of training
-  double tracking_fade = 0.0;        // samples after which that weight has fallen to 0
+  float tracking_weight = 0.0f;  // of following the start clip (not in the paper), at the start of training
+  double tracking_fade = 0.0;    // samples after which that weight has fallen to 0
 };
 
 struct LowLevelSettings {
   std::string character = "assets/characters/human.xml";
   std::string backend = "mujoco";
-  std::string device = "auto";       // auto, cpu, cuda
+  std::string device = "auto";  // auto, cpu, cuda
   int seed = 1;
-  int threads = 0;                   // 0: all cores
+  int threads = 0;  // 0: all cores
   int num_envs = 4096;
-  int horizon = 32;                  // control steps a rollout
-  double samples = 5e9;              // control steps in all
+  int horizon = 32;      // control steps a rollout
+  double samples = 5e9;  // control steps in all
   double checkpoint_minutes = 10.0;
-  double eval_minutes = 20.0;        // 0: none during training
+  double eval_minutes = 20.0;  // 0: none during training
   PhysicsSettings physics;
   EnvSettings env;
   NetworkSettings network;

@@ -22,9 +22,7 @@ namespace calm {
 
 namespace {
 
-double now_s() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 torch::Device choose_device(const std::string& name) {
   if (name == "cpu" || (name == "auto" && !torch::cuda::is_available())) return torch::kCPU;
@@ -88,18 +86,18 @@ struct LowLevelTrainer::Impl {
 
   // What the rollout leaves for the update. T steps, N environments; rows are t * N + env. On the learner's device.
   struct Rollout {
-    torch::Tensor obs;            // (T N, O) raw
-    torch::Tensor actions, means; // (T N, A)
-    torch::Tensor neglogp;        // (T N)
-    torch::Tensor mask;           // (T N) 1: acted stochastically
-    torch::Tensor windows;        // (T N, frames f) discriminator windows after the step, raw
-    torch::Tensor window_id;      // (T N) int64, which distinct encoder window is in force
-    torch::Tensor dones, falls;   // (T N)
-    torch::Tensor tracking;       // (T N), negative where it says nothing
-    torch::Tensor moments;        // (W) int64 newest moments of the distinct encoder windows
+    torch::Tensor obs;             // (T N, O) raw
+    torch::Tensor actions, means;  // (T N, A)
+    torch::Tensor neglogp;         // (T N)
+    torch::Tensor mask;            // (T N) 1: acted stochastically
+    torch::Tensor windows;         // (T N, frames f) discriminator windows after the step, raw
+    torch::Tensor window_id;       // (T N) int64, which distinct encoder window is in force
+    torch::Tensor dones, falls;    // (T N)
+    torch::Tensor tracking;        // (T N), negative where it says nothing
+    torch::Tensor moments;         // (W) int64 newest moments of the distinct encoder windows
     // observations after the step where the latent changed or the episode ended
-    torch::Tensor end_row, end_obs;  // (E) int64, (E, O)
-    torch::Tensor last_obs;          // (N, O) after the last step
+    torch::Tensor end_row, end_obs;     // (E) int64, (E, O)
+    torch::Tensor last_obs;             // (N, O) after the last step
     torch::Tensor advantages, returns;  // (T N)
   };
 
@@ -122,9 +120,9 @@ struct LowLevelTrainer::Impl {
   std::vector<std::pair<std::string, torch::Tensor>> parameters() const;
 
   struct ClipBatch {
-    torch::Tensor features;           // (n, frames f) normalised discriminator windows
-    torch::Tensor moments, near;      // (n) int64 encoder windows they lie in, and ones at most half a second apart
-    torch::Tensor other;              // (n) int64 row whose latent is of another motion; -1: there is none
+    torch::Tensor features;       // (n, frames f) normalised discriminator windows
+    torch::Tensor moments, near;  // (n) int64 encoder windows they lie in, and ones at most half a second apart
+    torch::Tensor other;          // (n) int64 row whose latent is of another motion; -1: there is none
   };
   ClipBatch draw_clip_batch(int n);
 
@@ -157,12 +155,19 @@ struct LowLevelTrainer::Impl {
 };
 
 LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const MotionLibrary& l)
-    : settings(s), character(c), library(l), device(choose_device(s.device)), pool(s.threads),
+    : settings(s),
+      character(c),
+      library(l),
+      device(choose_device(s.device)),
+      pool(s.threads),
       simulator(make_simulator(s.backend, c, s.physics, s.num_envs, pool)),
       env(std::make_unique<BatchEnv>(c, l, *simulator, pool, s.env, s.physics, static_cast<uint64_t>(s.seed))),
-      table(l, 1.0f / s.physics.control_rate, device), obs_norm(c.observation_size(), device),
-      feature_norm(c.motion_feature_size(), device), value_norm(1, device),
-      actor_rate(s.update.learning_rate * s.update.actor_rate), exploration(exploration_probabilities(s.num_envs)),
+      table(l, 1.0f / s.physics.control_rate, device),
+      obs_norm(c.observation_size(), device),
+      feature_norm(c.motion_feature_size(), device),
+      value_norm(1, device),
+      actor_rate(s.update.learning_rate * s.update.actor_rate),
+      exploration(exploration_probabilities(s.num_envs)),
       rng(static_cast<uint64_t>(s.seed), 0x1ea4ull) {
   torch::set_num_threads(pool.size());
   const NetworkSettings& n = s.network;
@@ -187,9 +192,9 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
     const torch::NoGradGuard no_grad;
     actor->body().layers().back()->weight.mul_(n.actor_last_layer);
   }
-  for (auto* module : {static_cast<torch::nn::Module*>(actor.get()), static_cast<torch::nn::Module*>(critic.get()),
-                       static_cast<torch::nn::Module*>(discriminator.get()),
-                       static_cast<torch::nn::Module*>(encoder.get())})
+  for (auto* module :
+       {static_cast<torch::nn::Module*>(actor.get()), static_cast<torch::nn::Module*>(critic.get()),
+        static_cast<torch::nn::Module*>(discriminator.get()), static_cast<torch::nn::Module*>(encoder.get())})
     module->to(device);
 
   // one optimiser, a group a network so that their rates can differ
@@ -222,10 +227,10 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
 }
 
 torch::Tensor LowLevelTrainer::Impl::encode(const torch::Tensor& moments) const {
-  const auto windows =
-      table.gather(table_normalised, moments,
-                   (settings.env.encoder_frames + settings.network.encoder_stride - 1) / settings.network.encoder_stride,
-                   settings.network.encoder_stride);
+  const auto windows = table.gather(
+      table_normalised, moments,
+      (settings.env.encoder_frames + settings.network.encoder_stride - 1) / settings.network.encoder_stride,
+      settings.network.encoder_stride);
   return normalise_rows(encoder->forward(windows));
 }
 
@@ -249,7 +254,8 @@ void LowLevelTrainer::Impl::rollout() {
   std::vector<int64_t> current(N);
   for (int64_t e = 0; e < N; ++e) current[e] = e, moments.push_back(table.moment(env->windows()[e]));
   const auto encode_new = [&](size_t begin) {
-    const auto fresh = torch::tensor(std::vector<int64_t>(moments.begin() + static_cast<std::ptrdiff_t>(begin), moments.end()));
+    const auto fresh =
+        torch::tensor(std::vector<int64_t>(moments.begin() + static_cast<std::ptrdiff_t>(begin), moments.end()));
     return encode(fresh.to(device));
   };
   auto latents = encode_new(0);
@@ -328,14 +334,13 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   double w = settings.reward.tracking_weight;
   if (settings.reward.tracking_fade > 0.0) w *= std::max(0.0, 1.0 - samples / settings.reward.tracking_fade);
   const auto tracked = (data.tracking >= 0.0f).to(torch::kFloat32);
-  const auto rewards = style * (1.0f - w * tracked) +
-                       w * tracked * settings.reward.discriminator_scale * data.tracking;
+  const auto rewards = style * (1.0f - w * tracked) + w * tracked * settings.reward.discriminator_scale * data.tracking;
 
   // values; the next value is the next row's but where the latent changed or the episode ended
   const auto values = value_norm.denormalise(critic_value(data.obs, z));
   const auto last_z = z_table.index_select(0, data.window_id.narrow(0, (T - 1) * N, N));
-  auto next_values = torch::cat({values.narrow(0, N, (T - 1) * N),
-                                 value_norm.denormalise(critic_value(data.last_obs, last_z))});
+  auto next_values =
+      torch::cat({values.narrow(0, N, (T - 1) * N), value_norm.denormalise(critic_value(data.last_obs, last_z))});
   if (data.end_row.size(0) > 0) {
     const auto end_z = z.index_select(0, data.end_row);
     next_values.index_copy_(0, data.end_row, value_norm.denormalise(critic_value(data.end_obs, end_z)));
@@ -343,8 +348,8 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   next_values = next_values * (1.0f - data.falls);
 
   torch::Tensor advantages, returns;
-  compute_gae(rewards.reshape({T, N}), values.reshape({T, N}), next_values.reshape({T, N}),
-              data.dones.reshape({T, N}), settings.update.gamma, settings.update.lambda, advantages, returns);
+  compute_gae(rewards.reshape({T, N}), values.reshape({T, N}), next_values.reshape({T, N}), data.dones.reshape({T, N}),
+              settings.update.gamma, settings.update.lambda, advantages, returns);
   advantages = advantages.reshape({-1});
   data.returns = returns.reshape({-1});
 
@@ -359,8 +364,7 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   const auto explained = 1.0f - (data.returns - values).square().mean() / data.returns.var().clamp_min(1e-8f);
   stats["reward"] = rewards.mean().item<double>();
   stats["style_reward"] = style.mean().item<double>();
-  stats["tracking"] =
-      ((data.tracking * tracked).sum() / tracked.sum().clamp_min(1.0f)).item<double>();
+  stats["tracking"] = ((data.tracking * tracked).sum() / tracked.sum().clamp_min(1.0f)).item<double>();
   stats["value_explained"] = explained.item<double>();
   stats["action_size"] = data.means.abs().mean().item<double>();
   stats["falls_per_s"] = data.falls.mean().item<double>() * settings.physics.control_rate;
@@ -638,18 +642,21 @@ std::string LowLevelTrainer::save() const {
     const auto state = norm.state();
     for (size_t i = 0; i < state.size(); ++i) archive.write(name + "." + std::to_string(i), state[i]);
   };
-  write_norm("obs_norm", t.obs_norm), write_norm("feature_norm", t.feature_norm), write_norm("value_norm", t.value_norm);
+  write_norm("obs_norm", t.obs_norm), write_norm("feature_norm", t.feature_norm),
+      write_norm("value_norm", t.value_norm);
   archive.write("replay_windows", t.replay_windows.narrow(0, 0, t.replay_count).clone());
   archive.write("replay_moments", t.replay_moments.narrow(0, 0, t.replay_count).clone());
   archive.write("env", bytes_to_tensor(t.env->save()));
   const auto rng = t.rng.state();
-  archive.write("rng", torch::tensor(std::vector<int64_t>{static_cast<int64_t>(rng.seed),
-                                                          static_cast<int64_t>(rng.stream),
-                                                          static_cast<int64_t>(rng.count)}));
+  archive.write("rng",
+                torch::tensor(std::vector<int64_t>{static_cast<int64_t>(rng.seed), static_cast<int64_t>(rng.stream),
+                                                   static_cast<int64_t>(rng.count)}));
   archive.write("progress", torch::tensor(std::vector<double>{static_cast<double>(t.iteration), t.samples,
-                                                              static_cast<double>(t.actor_rate)}, torch::kFloat64));
+                                                              static_cast<double>(t.actor_rate)},
+                                          torch::kFloat64));
   archive.write("parts", torch::tensor(std::vector<double>{t.parts.physics, t.parts.features, t.parts.inference,
-                                                           t.parts.losses, t.parts.optimiser}, torch::kFloat64));
+                                                           t.parts.losses, t.parts.optimiser},
+                                       torch::kFloat64));
   archive.write("character_hash", bytes_to_tensor(fmt::format("{:016x}", t.character.hash)));
   std::ostringstream out;
   archive.save_to(out);

@@ -29,7 +29,7 @@ class LowLevelTrainer {
   // One iteration: horizon x num_envs samples.
   void iterate();
 
-  double samples() const;    // control steps simulated so far
+  double samples() const;  // control steps simulated so far
   int64_t iteration() const;
   const std::map<std::string, double>& stats() const;  // of the last iteration, by name of the curve
   const TrainParts& parts() const;

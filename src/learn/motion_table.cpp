@@ -2,8 +2,7 @@
 
 namespace calm {
 
-MotionTable::MotionTable(const MotionLibrary& library, float dt, torch::Device device)
-    : grid_(dt / kMomentsPerStep) {
+MotionTable::MotionTable(const MotionLibrary& library, float dt, torch::Device device) : grid_(dt / kMomentsPerStep) {
   const int size = library.character().motion_feature_size();
   std::vector<float> rows;
   std::vector<int64_t> first_of;
@@ -35,7 +34,8 @@ int64_t MotionTable::moment(const Window& window) const {
 torch::Tensor MotionTable::gather(const torch::Tensor& table, const torch::Tensor& newest, int frames,
                                   int stride) const {
   const auto back = torch::arange(frames, newest.options()) * (stride * kMomentsPerStep);
-  const auto index = torch::max(newest.unsqueeze(1) - back.unsqueeze(0), first_of_.index_select(0, newest).unsqueeze(1));
+  const auto index =
+      torch::max(newest.unsqueeze(1) - back.unsqueeze(0), first_of_.index_select(0, newest).unsqueeze(1));
   return table.index_select(0, index.reshape({-1})).reshape({newest.size(0), frames * table.size(1)});
 }
 

@@ -26,8 +26,8 @@ class MotionTable {
   torch::Tensor gather(const torch::Tensor& table, const torch::Tensor& newest, int frames, int stride = 1) const;
 
  private:
-  std::vector<int64_t> first_;       // (clips) first moment
-  std::vector<int> clip_of_;         // (moments)
+  std::vector<int64_t> first_;  // (clips) first moment
+  std::vector<int> clip_of_;    // (moments)
   float grid_;
   torch::Tensor features_, first_of_;  // (moments, f), (moments) first moment of the same clip
 };

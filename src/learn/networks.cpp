@@ -27,9 +27,10 @@ std::vector<int> body_sizes(int input, int style, const std::vector<int>& hidden
 }  // namespace
 
 StyledNet::StyledNet(int input, const std::vector<int>& style_sizes, const std::vector<int>& body_hidden, int output)
-    : input_(input), style_(register_module("style", std::make_shared<MlpNet>(style_sizes))),
-      body_(register_module("body", std::make_shared<MlpNet>(
-                                        body_sizes(input, style_sizes.back(), body_hidden, output)))) {}
+    : input_(input),
+      style_(register_module("style", std::make_shared<MlpNet>(style_sizes))),
+      body_(register_module("body",
+                            std::make_shared<MlpNet>(body_sizes(input, style_sizes.back(), body_hidden, output)))) {}
 
 torch::Tensor StyledNet::forward(const torch::Tensor& x, const torch::Tensor& z) const {
   return body_->forward(torch::cat({x, embed(z)}, 1));

@@ -9,7 +9,8 @@ class Normaliser {
  public:
   Normaliser(int64_t size, torch::Device device)
       : count_(torch::zeros({1}, torch::TensorOptions(torch::kFloat64).device(device))),
-        mean_(torch::zeros({size}, count_.options())), m2_(torch::zeros({size}, count_.options())) {
+        mean_(torch::zeros({size}, count_.options())),
+        m2_(torch::zeros({size}, count_.options())) {
     refresh();
   }
 
@@ -51,7 +52,8 @@ class Normaliser {
   void refresh() {
     mean_f_ = mean_.to(torch::kFloat32);
     const auto variance = m2_ / count_.clamp_min(1.0);
-    inv_std_f_ = torch::where(count_ > 0, torch::rsqrt(variance + 1e-5), torch::ones_like(variance)).to(torch::kFloat32);
+    inv_std_f_ =
+        torch::where(count_ > 0, torch::rsqrt(variance + 1e-5), torch::ones_like(variance)).to(torch::kFloat32);
   }
 
   torch::Tensor count_, mean_, m2_;  // double

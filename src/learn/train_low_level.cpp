@@ -78,7 +78,8 @@ class CurveTable {
 };
 
 void draw_curves(const CurveTable& table, const std::filesystem::path& path) {
-  const auto chart = [&](const char* title, const char* unit, std::initializer_list<std::pair<const char*, const char*>> curves) {
+  const auto chart = [&](const char* title, const char* unit,
+                         std::initializer_list<std::pair<const char*, const char*>> curves) {
     Chart c{title, "million samples", unit, {}, false};
     for (const auto& [name, label] : curves) c.curves.push_back(table.curve(name, label));
     return c;
@@ -88,7 +89,9 @@ void draw_curves(const CurveTable& table, const std::filesystem::path& path) {
       chart("Episode", "control steps", {{"episode_steps", "length (300 is full)"}}),
       chart("Falls", "share", {{"falls_share", "episodes ended by a fall"}, {"tracking", "follows start clip"}}),
       chart("Discriminator accuracy", "share",
-            {{"accuracy_simulated", "simulated"}, {"accuracy_clips", "clips"}, {"accuracy_negatives", "other motion's latent"}}),
+            {{"accuracy_simulated", "simulated"},
+             {"accuracy_clips", "clips"},
+             {"accuracy_negatives", "other motion's latent"}}),
       chart("Evaluation", "share", {{"stays_up", "stays up 10 s"}, {"recognised", "clip recognised"}}),
       chart("Encoder", "", {{"alignment", "alignment"}, {"uniformity", "uniformity"}}),
       chart("Value explained", "share of variance", {{"value_explained", "explained"}}),
@@ -168,12 +171,15 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
     row["samples"] = trainer.samples();
     row["seconds"] = seconds_before + elapsed;
     curves.add(row);
-    for (const auto& [name, value] : row) events.scalar("low_level/" + name, static_cast<float>(value), static_cast<int64_t>(trainer.samples()));
+    for (const auto& [name, value] : row)
+      events.scalar("low_level/" + name, static_cast<float>(value), static_cast<int64_t>(trainer.samples()));
     const auto stat = [&row](const char* name) { return row.contains(name) ? row.at(name) : 0.0; };
-    progress.update(trainer.samples(),
-                    fmt::format("reward {:.2f}  track {:.2f}  episode {:.0f}  accuracy sim {:.2f} clip {:.2f} neg {:.2f}  kl {:.3f}",
-                                stat("reward"), stat("tracking"), stat("episode_steps"), stat("accuracy_simulated"),
-                                stat("accuracy_clips"), stat("accuracy_negatives"), stat("kl")));
+    progress.update(
+        trainer.samples(),
+        fmt::format(
+            "reward {:.2f}  track {:.2f}  episode {:.0f}  accuracy sim {:.2f} clip {:.2f} neg {:.2f}  kl {:.3f}",
+            stat("reward"), stat("tracking"), stat("episode_steps"), stat("accuracy_simulated"), stat("accuracy_clips"),
+            stat("accuracy_negatives"), stat("kl")));
     if (elapsed - saved_at >= 60.0 * settings.checkpoint_minutes) {
       save();
       saved_at = progress.elapsed_s();

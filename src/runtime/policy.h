@@ -29,17 +29,17 @@ struct Mlp {
 struct NamedLatent {
   std::string name;
   std::vector<std::string> tags;
-  Eigen::VectorXf z;  // unit, (latent_size)
+  Eigen::VectorXf z;      // unit, (latent_size)
   float duration = 0.0f;  // of the clip, s
 };
 
 struct Policy {
   std::string character_name;
-  std::string character_mjcf;   // path relative to the repository or the policy file
+  std::string character_mjcf;  // path relative to the repository or the policy file
   uint64_t character_hash = 0;
   int latent_size = 0;
-  std::string settings;         // the training's resolved settings, YAML
-  Mlp style, actor;             // actor input: normalised observation joined with tanh(style(z))
+  std::string settings;  // the training's resolved settings, YAML
+  Mlp style, actor;      // actor input: normalised observation joined with tanh(style(z))
   Eigen::VectorXf obs_mean, obs_inv_std;
   std::vector<NamedLatent> latents;
 

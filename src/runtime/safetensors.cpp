@@ -52,7 +52,8 @@ SafeTensors parse_safetensors(const std::string& bytes, const std::string& where
 
   SafeTensors out;
   try {
-    const auto header = nlohmann::json::parse(bytes.begin() + 8, bytes.begin() + static_cast<std::ptrdiff_t>(data_begin), bounded);
+    const auto header =
+        nlohmann::json::parse(bytes.begin() + 8, bytes.begin() + static_cast<std::ptrdiff_t>(data_begin), bounded);
     if (!header.is_object()) fail("{}: safetensors header is not an object", where);
     size_t covered = 0;
     for (const auto& [name, entry] : header.items()) {
@@ -60,7 +61,8 @@ SafeTensors parse_safetensors(const std::string& bytes, const std::string& where
         for (const auto& [key, value] : entry.items()) out.metadata[key] = value.get<std::string>();
         continue;
       }
-      if (entry.at("dtype") != "F32") fail("{}: tensor `{}` is {}, only F32 is read", where, name, entry.at("dtype").dump());
+      if (entry.at("dtype") != "F32")
+        fail("{}: tensor `{}` is {}, only F32 is read", where, name, entry.at("dtype").dump());
       Tensor tensor;
       tensor.shape = entry.at("shape").get<std::vector<int64_t>>();
       const auto offsets = entry.at("data_offsets").get<std::vector<uint64_t>>();

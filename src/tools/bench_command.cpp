@@ -81,7 +81,9 @@ void add_bench_command(CLI::App& app) {
   const auto options = std::make_shared<BenchOptions>();
   train->add_option("--config", options->config, "settings, YAML")->capture_default_str();
   train->add_option("--motions", options->motions, "as for train")->capture_default_str();
-  train->add_option("--iterations", options->iterations, "iterations measured")->check(CLI::Range(1, 1000))->capture_default_str();
+  train->add_option("--iterations", options->iterations, "iterations measured")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   train->add_option("--threads", options->threads, "threads (0: all cores)");
   train->add_flag("--json", options->json, "print JSON");
   train->callback([options] { bench_train(*options); });

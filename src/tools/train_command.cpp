@@ -24,7 +24,8 @@ struct TrainOptions {
 void train(const TrainOptions& options, bool config_given) {
   const std::filesystem::path out = options.out;
   const bool from_run = options.resume && !config_given;
-  auto settings = load_settings<LowLevelSettings>(from_run ? out / "settings.yaml" : std::filesystem::path(options.config));
+  auto settings =
+      load_settings<LowLevelSettings>(from_run ? out / "settings.yaml" : std::filesystem::path(options.config));
   if (!options.character.empty()) settings.character = options.character;
   if (options.samples > 0.0) settings.samples = options.samples;
   if (options.threads >= 0) settings.threads = options.threads;
