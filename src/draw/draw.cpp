@@ -219,7 +219,11 @@ struct Renderer::Impl {
     mjv_freeScene(&scene);
     if (data) mj_deleteData(data);
     if (model) mj_deleteModel(model);
-    if (gl) OSMesaDestroyContext(gl);
+    if (gl) {
+      // a context that is destroyed while it is current would stay current
+      OSMesaMakeCurrent(nullptr, nullptr, GL_UNSIGNED_BYTE, 0, 0);
+      OSMesaDestroyContext(gl);
+    }
   }
 
   // OpenGL's current context is the thread's, and another Renderer may have taken it
