@@ -105,7 +105,6 @@ TEST_F(Command, MissingFiles) {
   const std::string nowhere = path("nowhere.npy");
   expect_refused({"character", "info", path("nowhere.xml")}, {"nowhere.xml", "no such file"});
   expect_refused({"motion", "info", nowhere}, {nowhere});
-  expect_refused({"motion", "check", nowhere}, {nowhere});
   expect_refused({"motion", "import", nowhere, "--out", path("a.calmlib")}, {nowhere});
   expect_refused({"motion", "draw", nowhere, "--out", path("a.png")}, {nowhere});
   EXPECT_FALSE(fs::exists(path("a.calmlib")));
@@ -117,18 +116,29 @@ TEST_F(Command, FoldersEmptyAndWrongFiles) {
   expect_refused({"character", "info", file("text.xml", "no XML at all")}, {"text.xml"});
   expect_refused({"character", "info", file("html.xml", "<html><body/></html>")}, {"html.xml", "mujoco"});
   for (const char* name : {"empty.npy", "empty.bvh", "empty.yaml", "empty.calmlib"})
-    expect_refused({"motion", "check", file(name, "")}, {name});
+    expect_refused({"motion", "import", file(name, ""), "--out", path("a.calmlib")}, {name});
   for (const char* name : {"text.npy", "text.bvh", "text.yaml", "text.calmlib"})
-    expect_refused({"motion", "check", file(name, "hello: [")}, {name});
-  expect_refused({"motion", "check", file("clip.mp3", "ID3")}, {"clip.mp3"});
-  expect_refused({"motion", "check", file("noise.npy", std::string(1000, '\xff'))}, {"noise.npy"});
+    expect_refused({"motion", "import", file(name, "hello: ["), "--out", path("a.calmlib")}, {name});
+  expect_refused({"motion", "info", file("clip.mp3", "ID3")}, {"clip.mp3"});
+  expect_refused({"motion", "info", file("noise.npy", std::string(1000, '\xff'))}, {"noise.npy"});
+  EXPECT_FALSE(fs::exists(path("a.calmlib")));
+}
+
+// A check is a report on all it is given: what cannot be read is a line of it.
+TEST_F(Command, CheckReportsFilesThatCannotBeRead) {
+  const ProgramRun run = run_program({"motion", "check", "builtin:stand", path("nowhere.npy"), file("empty.bvh", "")});
+  EXPECT_EQ(run.exit_code, 1);
+  EXPECT_THAT(run.out, HasSubstr("stand"));
+  EXPECT_THAT(run.out, HasSubstr("nowhere.npy: no such file"));
+  EXPECT_THAT(run.out, HasSubstr("empty.bvh"));
+  EXPECT_EQ(run.err, "");
 }
 
 TEST_F(Command, WrongCharacter) {
   const std::string library = path("knight.calmlib");
   ASSERT_EQ(run_program({"motion", "generate", "--character", kKnight, "--out", library}).exit_code, 0);
-  expect_refused({"motion", "check", library, "--character", kHuman}, {"knight.calmlib", "character"});
-  expect_refused({"motion", "check", library, "--character", path("nobody.xml")}, {"nobody.xml"});
+  expect_refused({"motion", "info", library, "--character", kHuman}, {"knight.calmlib", "character"});
+  expect_refused({"motion", "info", library, "--character", path("nobody.xml")}, {"nobody.xml"});
 }
 
 TEST_F(Command, UnknownKeys) {
