@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "motion/retarget.h"
@@ -15,6 +16,8 @@ namespace {
 constexpr float kDeg = 180.0f / kPi;
 constexpr float kContactHeight = 0.025f;  // m: a point of a sole that is lower may be standing
 constexpr float kContactRise = 0.3f;      // m/s: one that rises or sinks faster is not
+constexpr float kSwingSpeed = 1.0f;       // m/s: a low foot that is faster swings,
+constexpr float kStandingShare = 0.4f;    // unless fewer than this share of its low moments are slower: then it slides
 
 Severity grade(float value, Threshold threshold) {
   return value > threshold.error ? Severity::kError : value > threshold.warn ? Severity::kWarn : Severity::kOk;
@@ -147,8 +150,8 @@ class Checker {
         const auto view = poses_[frame].view();
         return view.pos(foot) + view.rot(foot) * p.pos - Vec3(0, 0, p.radius);
       };
-      float sum = 0.0f, foot_peak = 0.0f;
-      int count = 0, foot_peak_at = 0;
+      // frames in which the sole is low; a swinging foot passes low as well, but fast, and only for part of them
+      std::vector<std::pair<float, int>> low;  // speed of the slowest point, frame
       for (int frame = 0; frame + 1 < n_; ++frame) {
         float slowest = std::numeric_limits<float>::infinity();
         for (const auto& p : points) {
@@ -157,12 +160,20 @@ class Checker {
           const Vec3 v = (b - a) * clip_.fps;
           if (std::abs(v.z()) < kContactRise) slowest = std::min(slowest, v.head<2>().norm());
         }
-        if (!std::isfinite(slowest)) continue;
-        sum += slowest;
-        ++count;
-        if (slowest > foot_peak) foot_peak = slowest, foot_peak_at = frame;
+        if (std::isfinite(slowest)) low.emplace_back(slowest, frame);
       }
+      const auto standing = [](const std::pair<float, int>& f) { return f.first < kSwingSpeed; };
+      const auto num_standing = std::ranges::count_if(low, standing);
+      if (static_cast<float>(num_standing) >= kStandingShare * static_cast<float>(low.size()))
+        std::erase_if(low, std::not_fn(standing));
+      const int count = static_cast<int>(low.size());
       if (count < 3) continue;
+      float sum = 0.0f, foot_peak = 0.0f;
+      int foot_peak_at = 0;
+      for (const auto& [speed, frame] : low) {
+        sum += speed;
+        if (speed > foot_peak) foot_peak = speed, foot_peak_at = frame;
+      }
       const float mean = sum / static_cast<float>(count);
       contact_s += static_cast<float>(count) / clip_.fps;
       if (worst_foot < 0 || mean > worst_mean)
@@ -210,16 +221,28 @@ class Checker {
         floating, longest > 0 ? start : -1.0f);
   }
 
-  // A jump is a step far larger than the steps two frames before and after; one frame off and back counts as well.
+  // Fast motion rises and falls over some frames. Two things do not: a step that stands alone (the pose leaps and
+  // stays), and a step out and back again (one frame is off).
+  struct Jump {
+    float size = 0.0f;
+    int frame = 0;
+  };
+  template <typename Distance>
+  Jump worst_jump(const Distance& distance) const {
+    std::vector<float> step(static_cast<size_t>(n_ - 1));
+    for (int f = 0; f + 1 < n_; ++f) step[f] = distance(f, f + 1);
+    const auto at = [&](int f) { return f < 0 || f + 1 >= n_ ? 0.0f : step[f]; };
+    Jump worst;
+    for (int f = 0; f + 1 < n_; ++f) {
+      const float alone = at(f) - std::max(at(f - 1), at(f + 1));
+      float back = 0.0f;
+      if (f + 2 < n_) back = std::min(at(f), at(f + 1)) - distance(f, f + 2) - std::max(at(f - 1), at(f + 2));
+      if (std::max(alone, back) > worst.size) worst = {std::max(alone, back), f + 1};
+    }
+    return worst;
+  }
+
   void check_jumps() {
-    const int steps = n_ - 1;
-    const auto excess = [&](const std::vector<float>& step, int i) {
-      float around = 0.0f;
-      if (i - 2 >= 0) around = std::max(around, step[i - 2]);
-      if (i + 2 < steps) around = std::max(around, step[i + 2]);
-      return step[i] - around;
-    };
-    std::vector<float> step(static_cast<size_t>(steps));
     float worst = 0.0f;
     int at = 0, body = 0;
     for (int b = 0; b < c_.num_bodies(); ++b) {
@@ -227,17 +250,14 @@ class Checker {
         return Quat(ConstQuatMap(clip_.body_rot.data() + 4 * (c_.bodies.size() * static_cast<size_t>(frame) + b)))
             .normalized();
       };
-      for (int f = 0; f < steps; ++f) step[f] = q(f).angularDistance(q(f + 1)) * kDeg;
-      for (int f = 0; f < steps; ++f)
-        if (excess(step, f) > worst) worst = excess(step, f), at = f, body = b;
+      const Jump jump = worst_jump([&](int f, int g) { return q(f).angularDistance(q(g)) * kDeg; });
+      if (jump.size > worst) worst = jump.size, at = jump.frame, body = b;
     }
-    for (int f = 0; f < steps; ++f)
-      step[f] =
-          (ConstVec3Map(clip_.root_pos.data() + 3 * (f + 1)) - ConstVec3Map(clip_.root_pos.data() + 3 * f)).norm();
-    float root_worst = 0.0f;
-    int root_at = 0;
-    for (int f = 0; f < steps; ++f)
-      if (excess(step, f) > root_worst) root_worst = excess(step, f), root_at = f;
+    const Jump root = worst_jump([&](int f, int g) {
+      return (ConstVec3Map(clip_.root_pos.data() + 3 * f) - ConstVec3Map(clip_.root_pos.data() + 3 * g)).norm();
+    });
+    const float root_worst = root.size;
+    const int root_at = root.frame;
 
     const auto of_rotation = grade(worst, limit_.rotation_jump_deg), of_root = grade(root_worst, limit_.root_jump);
     if (of_root > of_rotation)

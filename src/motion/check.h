@@ -24,8 +24,8 @@ struct CheckThresholds {
   Threshold penetration{0.03f, 0.10f};        // m, deepest point
   Threshold floating_s{1.0f, 3.0f};           // s on end without any point within floating_height of the floor
   float floating_height = 0.10f;              // m
-  Threshold rotation_jump_deg{25.0f, 60.0f};  // deg a frame beyond what the frames on both sides do
-  Threshold root_jump{0.06f, 0.20f};          // m a frame beyond what the frames on both sides do
+  Threshold rotation_jump_deg{25.0f, 60.0f};  // deg in one frame that do not fit the frames around
+  Threshold root_jump{0.04f, 0.15f};          // m in one frame that do not fit the frames around
   Threshold limit_excess_deg{10.0f, 1e9f};    // deg beyond a joint's limit: never an error, the simulation holds it
   Threshold quaternion_norm{1e-3f, 1e-2f};    // |norm - 1|
   Threshold hinge_rest_deg{5.0f, 20.0f};      // deg of rotation that a hinge or a fixed body cannot hold

@@ -11,6 +11,7 @@
 // alone go by position, since a foot that stood must stand.
 #include "motion/retarget.h"
 
+#include <Eigen/Eigenvalues>
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -353,12 +354,16 @@ class Retargeter {
           largest = std::max(largest, a.local_rot[j].angularDistance(b.local_rot[j]));
         return largest;
       };
-      float usual = 0.0f;
-      for (int frame = 1; frame < std::min(6, motion_.num_frames - 1); ++frame) usual = std::max(usual, leap(frame));
-      if (leap(0) > 0.35f && leap(0) > 4.0f * usual) {
-        first_ = 1;
-        warn("first frame left out: a pose of its own, far from the second");
-      }
+      // some files leave one limb in that pose for a frame or two more
+      constexpr int kLatest = 4;
+      std::vector<float> leaps;
+      for (int frame = 0; frame < std::min(3 * kLatest, motion_.num_frames - 1); ++frame) leaps.push_back(leap(frame));
+      const float usual = percentile(leaps, 0.5f);
+      for (int frame = 0; frame < std::min<int>(kLatest, static_cast<int>(leaps.size()) - 2); ++frame)
+        if (leaps[frame] > 0.35f && leaps[frame] > 4.0f * usual) first_ = frame + 1;
+      if (first_ > 0)
+        warn("{} left out: a pose of its own, far from what follows",
+             first_ == 1 ? std::string("first frame") : fmt::format("first {} frames", first_));
     }
     if (motion_.num_frames - first_ < 2)
       fail("{}: {} frames, of which {} are skipped; two are needed at least", name_, motion_.num_frames, first_);
@@ -584,9 +589,8 @@ class Retargeter {
           pitches.push_back(std::asin(std::clamp((rot(frame, limbs_[l].tip) * Vec3::UnitX()).z(), -1.0f, 1.0f)));
     }
     if (pitches.size() < 4) return;
-    const float pitch = std::clamp(percentile(pitches, 0.5f), -0.35f, 0.35f);
-      fmt::print("{} pitch {:.1f} deg from {} ({:.1f}..{:.1f})\n", name_, pitch * 57.3f, pitches.size(),
-                 percentile(pitches, 0.1f) * 57.3f, percentile(pitches, 0.9f) * 57.3f);
+    // a dancer on his toes stands still, too: more than what skeletons differ by is no offset
+    const float pitch = std::clamp(percentile(pitches, 0.5f), -0.15f, 0.15f);
     for (const Limb& limb : limbs_)
       if (limb.is_leg && joint_of_[limb.tip] >= 0)
         for (int frame = 0; frame < n; ++frame)
@@ -609,9 +613,55 @@ class Retargeter {
     }
   }
 
+  // Recording rooms are not quite level: along the path the floor may rise by a percent or two. The slope that fits the
+  // standing feet is taken out.
+  void level_ground() {
+    if (!map_.level_ground) return;
+    std::vector<Eigen::Vector3f> stands;
+    for (int frame = 0; frame < source_.num_frames; ++frame)
+      for (size_t l = 0; l < limbs_.size(); ++l)
+        if (limbs_[l].is_leg && joint_of_[limbs_[l].tip] >= 0 && is_still(frame, static_cast<int>(l))) {
+          const Vec3 p = body_pos(frame, limbs_[l].tip);
+          stands.emplace_back(p.x(), p.y(), lowest(frame, limbs_[l].tip));
+        }
+    Eigen::Vector2f slope = Eigen::Vector2f::Zero();
+    for (int round = 0; round < 3; ++round) {
+      if (stands.size() < 12) return;
+      Vec3 mean = Vec3::Zero();
+      for (const auto& p : stands) mean += p / static_cast<float>(stands.size());
+      Eigen::Matrix2f spread = Eigen::Matrix2f::Zero();
+      Eigen::Vector2f rise = Eigen::Vector2f::Zero();
+      for (const auto& p : stands) {
+        const Eigen::Vector2f d = (p - mean).head<2>();
+        spread += d * d.transpose() / static_cast<float>(stands.size());
+        rise += d * (p.z() - mean.z()) / static_cast<float>(stands.size());
+      }
+      // only along directions in which the path is long enough to tell (a standard deviation of 0.4 m)
+      const Eigen::SelfAdjointEigenSolver<Eigen::Matrix2f> axes(spread);
+      slope.setZero();
+      for (int k = 0; k < 2; ++k)
+        if (const Eigen::Vector2f axis = axes.eigenvectors().col(k); axes.eigenvalues()[k] > 0.16f)
+          slope += axis * axis.dot(rise) / axes.eigenvalues()[k];
+      // steps and obstacles are no slope
+      std::erase_if(stands, [&](const auto& p) {
+        return std::abs(p.z() - mean.z() - slope.dot((p - mean).template head<2>())) > 0.03f;
+      });
+    }
+    if (slope.norm() > 0.04f || slope.norm() < 1e-3f) return;
+    if (slope.norm() > 0.01f) warn("the ground rises by {:.1f} % along the path; levelled", 100.0f * slope.norm());
+    for (int frame = 0; frame < source_.num_frames; ++frame) {
+      root_[frame].z() -= slope.dot(root_[frame].head<2>());
+      for (size_t l = 0; l < limbs_.size(); ++l)
+        ankle(frame, static_cast<int>(l)).z() -= slope.dot(ankle(frame, static_cast<int>(l)).head<2>());
+    }
+    reach_all();
+  }
+
   void place_on_floor() {
     const int n = source_.num_frames;
     reach_all();
+
+    level_ground();
 
     // the floor is where feet stand still; in a clip without such moments, where it is lowest but for outliers
     std::vector<float> standing, all;
@@ -748,8 +798,8 @@ RetargetMap parse_retarget_map(const std::string& yaml, const std::string& name)
 
   RetargetMap map;
   map.name = name;
-  const std::vector<std::string> known = {"up",    "forward",   "scale",      "skip_frames", "rest",  "fps",
-                                          "place", "keep_feet", "level_feet", "clamp",       "joints"};
+  const std::vector<std::string> known = {"up",    "forward",   "scale",      "skip_frames",  "rest",  "fps",
+                                          "place", "keep_feet", "level_feet", "level_ground", "clamp", "joints"};
   for (const auto& entry : root) {
     const auto key = entry.first.as<std::string>("");
     const YAML::Node value = entry.second;
@@ -783,6 +833,8 @@ RetargetMap parse_retarget_map(const std::string& yaml, const std::string& name)
         map.keep_feet = value.as<bool>();
       } else if (key == "level_feet") {
         map.level_feet = value.as<bool>();
+      } else if (key == "level_ground") {
+        map.level_ground = value.as<bool>();
       } else if (key == "clamp") {
         map.clamp = value.as<bool>();
       } else if (key == "joints") {

@@ -38,6 +38,7 @@ struct RetargetMap {
   bool place_at_origin = true;     // start at x = y = 0 with heading +x; otherwise as the file has it
   bool keep_feet = true;           // ankles where the scaled file has them, so that planted feet stay planted
   bool level_feet = true;          // pitch of the feet from the moments they stand on the floor
+  bool level_ground = true;        // a slope of the recorded ground of up to 4 % is taken out
   bool clamp = false;              // joint positions into the character's limits
   std::map<std::string, RetargetJoint> joints;  // by our body's name
 };
