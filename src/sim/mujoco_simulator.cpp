@@ -102,7 +102,7 @@ void MujocoSimulator::compile(const Character& character, const PhysicsSettings&
   m.opt.solver = mjSOL_NEWTON;
   m.opt.iterations = settings.solver_iterations;
   m.opt.tolerance = kSolverTolerance;
-  m.opt.disableflags = mjDSBL_EQUALITY | mjDSBL_FRICTIONLOSS | mjDSBL_PASSIVE | mjDSBL_ACTUATION | mjDSBL_SENSOR;
+  m.opt.disableflags = mjDSBL_EQUALITY | mjDSBL_FRICTIONLOSS | mjDSBL_ACTUATION | mjDSBL_SENSOR;
   m.opt.enableflags = 0;
 
   // who collides: the floor and, unless switched off, bodies with each other
@@ -278,11 +278,7 @@ void MujocoSimulator::read_contact_forces(int env, Worker& worker) {
     mj_contactForce(m, d, c, local);
     mju_mulMatTVec(world, contact.frame, local, 3, 3);
     // the contact's frame has its normal from geom1 to geom2
-#if mjVERSION_HEADER >= 300
-    const int bodies[2] = {m->geom_bodyid[contact.geom[0]], m->geom_bodyid[contact.geom[1]]};
-#else
     const int bodies[2] = {m->geom_bodyid[contact.geom1], m->geom_bodyid[contact.geom2]};
-#endif
     for (int side = 0; side < 2; ++side) {
       if (bodies[side] == 0) continue;
       float* force = forces + 3 * (bodies[side] - 1);
