@@ -55,7 +55,8 @@ struct LowLevelSettings {
   std::string backend = "mujoco";
   std::string device = "auto";  // auto, cpu, cuda
   int seed = 1;
-  int threads = 0;  // 0: all cores
+  int threads = 0;       // 0: all cores
+  bool overlap = false;  // simulate the next rollout, with the policy of before, during an update
   int num_envs = 4096;
   int horizon = 32;      // control steps a rollout
   double samples = 5e9;  // control steps in all
@@ -124,6 +125,7 @@ void visit(Visitor& v, LowLevelSettings& s) {
   v("device", s.device);
   v("seed", s.seed);
   v("threads", s.threads);
+  v("overlap", s.overlap);
   v("num_envs", s.num_envs);
   v("horizon", s.horizon);
   v("samples", s.samples);

@@ -6,11 +6,14 @@
 // from a table; the gradient penalty is written out layer by layer, without a second autograd graph.
 #include "learn/low_level_trainer.h"
 
+#include <dlfcn.h>
 #include <torch/torch.h>
 
 #include <chrono>
+#include <future>
 #include <nlohmann/json.hpp>
 #include <sstream>
+#include <thread>
 
 #include "base/error.h"
 #include "base/settings.h"
@@ -60,6 +63,25 @@ std::string tensor_to_bytes(const torch::Tensor& t) {
 
 }  // namespace
 
+namespace {
+
+// Threads of the rollout; with overlap the update has one of them to itself.
+int rollout_threads(const LowLevelSettings& s) {
+  const int all = s.threads > 0 ? s.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  return s.overlap ? std::max(1, all - 1) : all;
+}
+
+// LibTorch's and OpenBLAS's threads for the calling thread. OpenBLAS has a pool of its own that LibTorch does not know
+// of; left alone the two fight for the cores.
+void set_math_threads(int threads) {
+  torch::set_num_threads(threads);
+  using SetThreads = void (*)(int);
+  static const auto openblas = reinterpret_cast<SetThreads>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
+  if (openblas) openblas(threads);
+}
+
+}  // namespace
+
 void validate(const LowLevelSettings& s) {
   const int batch = s.num_envs * s.horizon;
   if (s.num_envs < 2) fail("settings: num_envs {} must be at least 2", s.num_envs);
@@ -98,18 +120,33 @@ struct LowLevelTrainer::Impl {
     // observations after the step where the latent changed or the episode ended
     torch::Tensor end_row, end_obs;     // (E) int64, (E, O)
     torch::Tensor last_obs;             // (N, O) after the last step
-    torch::Tensor advantages, returns;  // (T N)
+    torch::Tensor advantages, returns;  // (T N), filled by rewards_and_returns
+
+    // what a checkpoint must hold of a rollout that waits for its update
+    std::vector<std::pair<const char*, torch::Tensor*>> tensors() {
+      return {{"obs", &obs},         {"actions", &actions},   {"means", &means},         {"neglogp", &neglogp},
+              {"mask", &mask},       {"windows", &windows},   {"window_id", &window_id}, {"dones", &dones},
+              {"falls", &falls},     {"tracking", &tracking}, {"moments", &moments},     {"end_row", &end_row},
+              {"end_obs", &end_obs}, {"last_obs", &last_obs}};
+    }
   };
 
-  void rollout();
+  // The policy as it was when a rollout began: what the rollout's thread may read while the update changes the rest.
+  struct Behaviour {
+    std::shared_ptr<StyledNet> actor;
+    std::shared_ptr<MlpNet> encoder;
+    Normaliser obs_norm;
+    torch::Tensor table;  // (moments, f) normalised
+  };
+
+  void refresh_behaviour();
+  Rollout rollout();
   void rewards_and_returns();
   void update();
   void update_normalisers();
 
-  torch::Tensor encode(const torch::Tensor& moments) const;
-  torch::Tensor actor_mean(const torch::Tensor& obs, const torch::Tensor& z) const {
-    return actor->forward(obs_norm.normalise(obs), z);
-  }
+  torch::Tensor encode(const MlpNet& net, const torch::Tensor& normalised, const torch::Tensor& moments) const;
+  torch::Tensor encode(const torch::Tensor& moments) const { return encode(*encoder, table_normalised, moments); }
   torch::Tensor critic_value(const torch::Tensor& obs, const torch::Tensor& z) const {
     return critic->forward(torch::cat({obs_norm.normalise(obs), z}, 1)).squeeze(1);
   }
@@ -118,6 +155,10 @@ struct LowLevelTrainer::Impl {
     return feature_norm.normalise(raw.reshape({-1, f})).reshape(raw.sizes());
   }
   std::vector<std::pair<std::string, torch::Tensor>> parameters() const;
+  void add_parts(const TrainParts& p) {
+    parts.physics += p.physics, parts.features += p.features, parts.inference += p.inference;
+    parts.losses += p.losses, parts.optimiser += p.optimiser;
+  }
 
   struct ClipBatch {
     torch::Tensor features;       // (n, frames f) normalised discriminator windows
@@ -138,6 +179,7 @@ struct LowLevelTrainer::Impl {
 
   std::shared_ptr<StyledNet> actor, discriminator;
   std::shared_ptr<MlpNet> critic, encoder;
+  std::unique_ptr<Behaviour> behaviour;
   std::unique_ptr<torch::optim::Adam> optimiser;
   Normaliser obs_norm, feature_norm, value_norm;
   float actor_rate;
@@ -146,8 +188,9 @@ struct LowLevelTrainer::Impl {
   int64_t replay_count = 0;
 
   std::vector<float> exploration;
-  Rng rng;
-  Rollout data;
+  Rng rng, rollout_rng;
+  Rollout data;              // the rollout that the next update learns from
+  TrainParts rollout_parts;  // of the rollout in flight
   int64_t iteration = 0;
   double samples = 0.0;
   std::map<std::string, double> stats;
@@ -159,7 +202,7 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
       character(c),
       library(l),
       device(choose_device(s.device)),
-      pool(s.threads),
+      pool(rollout_threads(s)),
       simulator(make_simulator(s.backend, c, s.physics, s.num_envs, pool)),
       env(std::make_unique<BatchEnv>(c, l, *simulator, pool, s.env, s.physics, static_cast<uint64_t>(s.seed))),
       table(l, 1.0f / s.physics.control_rate, device),
@@ -168,8 +211,9 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
       value_norm(1, device),
       actor_rate(s.update.learning_rate * s.update.actor_rate),
       exploration(exploration_probabilities(s.num_envs)),
-      rng(static_cast<uint64_t>(s.seed), 0x1ea4ull) {
-  torch::set_num_threads(pool.size());
+      rng(static_cast<uint64_t>(s.seed), 0x1ea4ull),
+      rollout_rng(static_cast<uint64_t>(s.seed), 0xac7ull) {
+  set_math_threads(s.overlap ? 1 : pool.size());
   const NetworkSettings& n = s.network;
   const int f = c.motion_feature_size(), o = c.observation_size();
   const int encoder_frames = (s.env.encoder_frames + n.encoder_stride - 1) / n.encoder_stride;
@@ -188,13 +232,20 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
   init_uniform(discriminator->style().layers().back(), 1.0f, init);
   init_uniform(discriminator->body().layers().back(), 1.0f, init);
   init_uniform(encoder->layers().back(), 0.1f, init);
+  behaviour = std::make_unique<Behaviour>(
+      Behaviour{std::make_shared<StyledNet>(o, style_sizes, n.actor_hidden, c.num_dofs),
+                std::make_shared<MlpNet>(mlp_sizes(f * encoder_frames, n.encoder_hidden, n.latent_size)),
+                obs_norm,
+                {}});
   {
     const torch::NoGradGuard no_grad;
     actor->body().layers().back()->weight.mul_(n.actor_last_layer);
   }
   for (auto* module :
        {static_cast<torch::nn::Module*>(actor.get()), static_cast<torch::nn::Module*>(critic.get()),
-        static_cast<torch::nn::Module*>(discriminator.get()), static_cast<torch::nn::Module*>(encoder.get())})
+        static_cast<torch::nn::Module*>(discriminator.get()), static_cast<torch::nn::Module*>(encoder.get()),
+        static_cast<torch::nn::Module*>(behaviour->actor.get()),
+        static_cast<torch::nn::Module*>(behaviour->encoder.get())})
     module->to(device);
 
   // one optimiser, a group a network so that their rates can differ
@@ -226,17 +277,37 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
   env->reset_all();
 }
 
-torch::Tensor LowLevelTrainer::Impl::encode(const torch::Tensor& moments) const {
+torch::Tensor LowLevelTrainer::Impl::encode(const MlpNet& net, const torch::Tensor& normalised,
+                                            const torch::Tensor& moments) const {
   const auto windows = table.gather(
-      table_normalised, moments,
+      normalised, moments,
       (settings.env.encoder_frames + settings.network.encoder_stride - 1) / settings.network.encoder_stride,
       settings.network.encoder_stride);
-  return normalise_rows(encoder->forward(windows));
+  return normalise_rows(net.forward(windows));
 }
 
-// Simulates `horizon` control steps everywhere; no gradients.
-void LowLevelTrainer::Impl::rollout() {
+void LowLevelTrainer::Impl::refresh_behaviour() {
   const torch::NoGradGuard no_grad;
+  table_normalised = feature_norm.normalise(table.features());
+  behaviour->table = table_normalised;
+  behaviour->obs_norm = obs_norm;
+  const auto copy = [](const torch::nn::Module& from, torch::nn::Module& to) {
+    const auto source = from.parameters();
+    auto target = to.parameters();
+    for (size_t i = 0; i < source.size(); ++i) target[i].copy_(source[i]);
+  };
+  copy(*actor, *behaviour->actor);
+  copy(*encoder, *behaviour->encoder);
+}
+
+// Simulates `horizon` control steps everywhere; no gradients. Touches only the environments, the behaviour and its own
+// random stream, so that it may run beside an update.
+LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
+  const torch::NoGradGuard no_grad;
+  if (settings.overlap) set_math_threads(1);  // a thread has its own number
+  Rollout out;
+  TrainParts& spent = rollout_parts;
+  spent = {};
   const int64_t T = settings.horizon, N = settings.num_envs, O = character.observation_size(), A = character.num_dofs;
   const int64_t K = static_cast<int64_t>(settings.env.discriminator_frames) * character.motion_feature_size();
   const auto floats = torch::kFloat32;
@@ -248,15 +319,13 @@ void LowLevelTrainer::Impl::rollout() {
   std::vector<int64_t> moments, end_row;
   std::vector<float> end_obs;
 
-  table_normalised = feature_norm.normalise(table.features());
-
   // every latent in force is encoded anew, as the encoder has changed since
   std::vector<int64_t> current(N);
   for (int64_t e = 0; e < N; ++e) current[e] = e, moments.push_back(table.moment(env->windows()[e]));
   const auto encode_new = [&](size_t begin) {
     const auto fresh =
         torch::tensor(std::vector<int64_t>(moments.begin() + static_cast<std::ptrdiff_t>(begin), moments.end()));
-    return encode(fresh.to(device));
+    return encode(*behaviour->encoder, behaviour->table, fresh.to(device));
   };
   auto latents = encode_new(0);
 
@@ -270,22 +339,23 @@ void LowLevelTrainer::Impl::rollout() {
 
     // act: the mean, plus noise where this environment explores in this step
     const auto z = latents.index_select(0, torch::tensor(current).to(device));
-    const auto mean = actor_mean(obs.narrow(0, t * N, N).to(device), z).to(torch::kCPU);
+    const auto mean =
+        behaviour->actor->forward(behaviour->obs_norm.normalise(obs.narrow(0, t * N, N).to(device)), z).to(torch::kCPU);
     float* eps = noise.data_ptr<float>();
     for (int64_t e = 0; e < N; ++e) {
-      row_mask[e] = rng.uniform() < exploration[e] ? 1.0f : 0.0f;
-      for (int64_t a = 0; a < A; ++a) eps[e * A + a] = row_mask[e] != 0.0f ? sigma * rng.normal() : 0.0f;
+      row_mask[e] = rollout_rng.uniform() < exploration[e] ? 1.0f : 0.0f;
+      for (int64_t a = 0; a < A; ++a) eps[e * A + a] = row_mask[e] != 0.0f ? sigma * rollout_rng.normal() : 0.0f;
     }
     means.narrow(0, t * N, N).copy_(mean);
     actions.narrow(0, t * N, N).copy_(mean + noise);
-    parts.inference += now_s() - start;
+    spent.inference += now_s() - start;
 
     // simulate
     start = now_s();
     const double physics_before = env->physics_seconds();
     env->step({actions.data_ptr<float>() + t * N * A, static_cast<size_t>(N * A)});
     const double physics = env->physics_seconds() - physics_before;
-    parts.physics += physics;
+    spent.physics += physics;
     std::copy_n(env->discriminator_windows().data(), N * K, windows.data_ptr<float>() + t * N * K);
     std::copy_n(env->tracking().data(), N, tracking.data_ptr<float>() + t * N);
     const std::vector<float> after(env->observations().begin(), env->observations().end());
@@ -304,21 +374,21 @@ void LowLevelTrainer::Impl::rollout() {
       current[e] = static_cast<int64_t>(moments.size());
       moments.push_back(table.moment(env->windows()[e]));
     }
-    parts.features += now_s() - start - physics;
+    spent.features += now_s() - start - physics;
     start = now_s();
     if (moments.size() > known) latents = torch::cat({latents, encode_new(known)});
-    parts.inference += now_s() - start;
+    spent.inference += now_s() - start;
   }
 
-  data.obs = obs.to(device), data.actions = actions.to(device), data.means = means.to(device);
-  data.mask = mask.to(device), data.windows = windows.to(device), data.window_id = window_id.to(device);
-  data.dones = dones.to(device), data.falls = falls.to(device), data.tracking = tracking.to(device);
-  data.moments = torch::tensor(moments).to(device);
-  data.end_row = torch::tensor(end_row, torch::kInt64).to(device);
-  data.end_obs = torch::tensor(end_obs).reshape({static_cast<int64_t>(end_row.size()), O}).to(device);
-  data.last_obs = torch::from_blob(const_cast<float*>(env->observations().data()), {N, O}).clone().to(device);
-  data.neglogp = neg_log_prob(data.actions, data.means, settings.network.log_sigma);
-  samples += static_cast<double>(T * N);
+  out.obs = obs.to(device), out.actions = actions.to(device), out.means = means.to(device);
+  out.mask = mask.to(device), out.windows = windows.to(device), out.window_id = window_id.to(device);
+  out.dones = dones.to(device), out.falls = falls.to(device), out.tracking = tracking.to(device);
+  out.moments = torch::tensor(moments).to(device);
+  out.end_row = torch::tensor(end_row, torch::kInt64).to(device);
+  out.end_obs = torch::tensor(end_obs).reshape({static_cast<int64_t>(end_row.size()), O}).to(device);
+  out.last_obs = torch::from_blob(const_cast<float*>(env->observations().data()), {N, O}).clone().to(device);
+  out.neglogp = neg_log_prob(out.actions, out.means, settings.network.log_sigma);
+  return out;
 }
 
 void LowLevelTrainer::Impl::rewards_and_returns() {
@@ -565,12 +635,30 @@ const TrainParts& LowLevelTrainer::parts() const { return impl_->parts; }
 void LowLevelTrainer::iterate() {
   Impl& t = *impl_;
   const auto before = t.env->counts();
-  t.rollout();
+  const bool first = !t.data.obs.defined();
+  if (first || !t.settings.overlap) {
+    t.refresh_behaviour();
+    t.data = t.rollout();
+  }
+  // with overlap the next rollout is simulated while this one is learnt from
+  std::future<Impl::Rollout> next;
+  TrainParts first_parts = t.rollout_parts;
+  if (t.settings.overlap) {
+    if (!first) first_parts = {};
+    t.refresh_behaviour();
+    next = std::async(std::launch::async, [&t] { return t.rollout(); });
+  }
   t.rewards_and_returns();
   t.update();
   const double start = now_s();
   t.update_normalisers();
   t.parts.losses += now_s() - start;
+  if (next.valid()) {
+    t.data = next.get();
+    t.add_parts(t.rollout_parts);
+  }
+  t.add_parts(first_parts);
+  t.samples += static_cast<double>(t.settings.horizon) * t.settings.num_envs;
   ++t.iteration;
 
   const auto after = t.env->counts();
@@ -647,10 +735,14 @@ std::string LowLevelTrainer::save() const {
   archive.write("replay_windows", t.replay_windows.narrow(0, 0, t.replay_count).clone());
   archive.write("replay_moments", t.replay_moments.narrow(0, 0, t.replay_count).clone());
   archive.write("env", bytes_to_tensor(t.env->save()));
-  const auto rng = t.rng.state();
-  archive.write("rng",
-                torch::tensor(std::vector<int64_t>{static_cast<int64_t>(rng.seed), static_cast<int64_t>(rng.stream),
-                                                   static_cast<int64_t>(rng.count)}));
+  std::vector<int64_t> streams;
+  for (const auto& state : {t.rng.state(), t.rollout_rng.state()})
+    for (const uint64_t word : {state.seed, state.stream, state.count}) streams.push_back(static_cast<int64_t>(word));
+  archive.write("rng", torch::tensor(streams));
+  const bool waiting = t.settings.overlap && t.data.obs.defined();
+  archive.write("rollout_waits", torch::tensor(std::vector<int64_t>{waiting}));
+  if (waiting)
+    for (auto [name, tensor] : impl_->data.tensors()) archive.write(std::string("rollout.") + name, *tensor);
   archive.write("progress", torch::tensor(std::vector<double>{static_cast<double>(t.iteration), t.samples,
                                                               static_cast<double>(t.actor_rate)},
                                           torch::kFloat64));
@@ -698,8 +790,14 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     t.env->restore(tensor_to_bytes(value.to(torch::kCPU)));
     archive.read("rng", value);
     value = value.to(torch::kCPU);
+    if (value.numel() != 6) fail("{}: is of another version of this program", where);
     const auto* r = value.data_ptr<int64_t>();
     t.rng.set_state({static_cast<uint64_t>(r[0]), static_cast<uint64_t>(r[1]), static_cast<uint64_t>(r[2])});
+    t.rollout_rng.set_state({static_cast<uint64_t>(r[3]), static_cast<uint64_t>(r[4]), static_cast<uint64_t>(r[5])});
+    archive.read("rollout_waits", value);
+    t.data = {};
+    if (value.to(torch::kCPU).data_ptr<int64_t>()[0])
+      for (auto [name, tensor] : t.data.tensors()) archive.read(std::string("rollout.") + name, *tensor);
     archive.read("progress", value);
     value = value.to(torch::kCPU);
     t.iteration = static_cast<int64_t>(value.data_ptr<double>()[0]);
