@@ -44,6 +44,15 @@ struct UpdateSettings {
   float replay_keep = 0.01f;  // share of new windows kept once the buffer is full
 };
 
+// Before the first rollout: the actor (and the encoder with it) learns, supervised, the PD targets that would make the
+// joints follow each clip. Not in the paper; the controller then starts from the clips' poses instead of from nothing.
+struct WarmStartSettings {
+  int steps = 0;  // 0: none
+  int minibatch = 1024;
+  float learning_rate = 1e-3f;
+  float observation_noise = 0.1f;  // standard deviation added to normalised observations
+};
+
 struct RewardSettings {
   float discriminator_scale = 2.0f;
   float tracking_weight = 0.0f;  // of following the start clip (not in the paper), at the start of training
@@ -67,6 +76,7 @@ struct LowLevelSettings {
   NetworkSettings network;
   UpdateSettings update;
   RewardSettings reward;
+  WarmStartSettings warm_start;
 };
 
 template <class Visitor>
@@ -119,6 +129,14 @@ void visit(Visitor& v, RewardSettings& s) {
 }
 
 template <class Visitor>
+void visit(Visitor& v, WarmStartSettings& s) {
+  v("steps", s.steps);
+  v("minibatch", s.minibatch);
+  v("learning_rate", s.learning_rate);
+  v("observation_noise", s.observation_noise);
+}
+
+template <class Visitor>
 void visit(Visitor& v, LowLevelSettings& s) {
   v("character", s.character);
   v("backend", s.backend);
@@ -136,6 +154,7 @@ void visit(Visitor& v, LowLevelSettings& s) {
   v("network", s.network);
   v("update", s.update);
   v("reward", s.reward);
+  v("warm_start", s.warm_start);
 }
 
 // Throws Error naming the setting that cannot work (sizes, shares, minibatch larger than a rollout, ...).

@@ -139,6 +139,7 @@ struct LowLevelTrainer::Impl {
     torch::Tensor table;  // (moments, f) normalised
   };
 
+  void warm_start();
   void refresh_behaviour();
   Rollout rollout();
   void rewards_and_returns();
@@ -284,6 +285,61 @@ torch::Tensor LowLevelTrainer::Impl::encode(const MlpNet& net, const torch::Tens
       (settings.env.encoder_frames + settings.network.encoder_stride - 1) / settings.network.encoder_stride,
       settings.network.encoder_stride);
   return normalise_rows(net.forward(windows));
+}
+
+// Supervised: from a clip's state under the latent of a window that holds it, the PD targets that lead to the clip's
+// next state. A drive lags by kd / kp seconds, hence the target runs ahead by as much.
+void LowLevelTrainer::Impl::warm_start() {
+  const WarmStartSettings& w = settings.warm_start;
+  const float dt = 1.0f / settings.physics.control_rate, grid = dt / kMomentsPerStep;
+  const int64_t moments = table.features().size(0), O = character.observation_size(), A = character.num_dofs;
+
+  // observations and targets at every moment, once
+  auto obs = torch::empty({moments, O}), targets = torch::empty({moments, A});
+  CharacterState state(character);
+  std::vector<int64_t> last(moments);  // last moment of the same clip
+  for (int64_t m = 0, first = 0; m < moments; ++m) {
+    const int clip = table.clip_of(m);
+    if (m > 0 && table.clip_of(m - 1) != clip) first = m;
+    const float time = static_cast<float>(m - first) * grid;
+    library.state(clip, time, state);
+    write_observation(character, state.view(), obs[m].data_ptr<float>());
+    library.state(clip, time + dt, state);
+    float* target = targets[m].data_ptr<float>();
+    for (int d = 0; d < A; ++d) {
+      const float lead = character.kp[d] > 0.0f ? character.kd[d] / character.kp[d] : 0.0f;
+      const float position = state.dof_pos[d] + lead * state.dof_vel[d];
+      target[d] = std::clamp((position - character.action_offset[d]) / character.action_scale[d], -1.0f, 1.0f);
+    }
+  }
+  for (int64_t m = moments; m-- > 0;)
+    last[m] = m + 1 < moments && table.clip_of(m + 1) == table.clip_of(m) ? last[m + 1] : m;
+
+  table_normalised = feature_norm.normalise(table.features());
+  const auto obs_normalised = obs_norm.normalise(obs.to(device));
+  targets = targets.to(device);
+  std::vector<torch::Tensor> parameters = actor->parameters();
+  for (const auto& parameter : encoder->parameters()) parameters.push_back(parameter);
+  torch::optim::Adam adam(parameters, torch::optim::AdamOptions(w.learning_rate));
+  const int64_t span = static_cast<int64_t>(settings.env.encoder_frames - 1) * kMomentsPerStep;
+  std::vector<int64_t> now(w.minibatch), newest(w.minibatch);
+  auto noise = torch::empty({w.minibatch, O});
+  for (int step = 0; step < w.steps; ++step) {
+    for (int i = 0; i < w.minibatch; ++i) {
+      now[i] = rng.below(static_cast<int>(moments));
+      newest[i] = std::min(last[now[i]], now[i] + rng.below(static_cast<int>(span)));
+    }
+    float* n = noise.data_ptr<float>();
+    for (int64_t i = 0; i < noise.numel(); ++i) n[i] = w.observation_noise * rng.uniform(-1.7f, 1.7f);
+    const auto index = torch::tensor(now).to(device);
+    const auto z = encode(torch::tensor(newest).to(device));
+    const auto mean = actor->forward(obs_normalised.index_select(0, index) + noise.to(device), z);
+    const auto loss = (mean - targets.index_select(0, index)).square().sum(1).mean() +
+                      settings.update.encoder_weight * settings.update.uniformity_weight * uniformity_loss(z);
+    adam.zero_grad();
+    loss.backward();
+    adam.step();
+  }
 }
 
 void LowLevelTrainer::Impl::refresh_behaviour() {
@@ -635,6 +691,7 @@ const TrainParts& LowLevelTrainer::parts() const { return impl_->parts; }
 void LowLevelTrainer::iterate() {
   Impl& t = *impl_;
   const auto before = t.env->counts();
+  if (t.iteration == 0 && t.settings.warm_start.steps > 0) t.warm_start();
   const bool first = !t.data.obs.defined();
   if (first || !t.settings.overlap) {
     t.refresh_behaviour();
