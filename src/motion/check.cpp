@@ -75,6 +75,7 @@ class Checker {
     check_sliding();
     check_floor();
     check_jumps();
+    check_repeats();
     check_limits();
     check_hinges();
     return report_;
@@ -268,6 +269,32 @@ class Checker {
           fmt::format("{} {} by {:.0f} degrees in one frame at {:.2f} s, beyond what the frames around it do",
                       c_.bodies[body].name, of_rotation == Severity::kOk ? "turns" : "jumps", worst, time(at)),
           worst, time(at));
+  }
+
+  // Frames that repeat the one before amid motion: recorded slower than the file says. Played, the motion stutters.
+  void check_repeats() {
+    std::vector<float> step(static_cast<size_t>(n_ - 1));  // deg, of all bodies together
+    const size_t row = 4 * c_.bodies.size();
+    for (int f = 0; f + 1 < n_; ++f)
+      for (size_t b = 0; b < row; b += 4)
+        step[f] += ConstQuatMap(clip_.body_rot.data() + row * f + b)
+                       .angularDistance(ConstQuatMap(clip_.body_rot.data() + row * (f + 1) + b)) *
+                   kDeg;
+    int repeats = 0, first = -1;
+    for (int f = 1; f + 2 < n_; ++f) {
+      const float around = std::min(step[f - 1], step[f + 1]);
+      if (around < 2.0f || step[f] > 0.05f * around) continue;
+      ++repeats;
+      if (first < 0) first = f + 1;
+    }
+    const float share = static_cast<float>(repeats) / static_cast<float>(n_);
+    add("repeats", grade(share, limit_.repeat_share),
+        repeats == 0
+            ? "no frame repeats the one before amid motion"
+            : fmt::format("{:.0f} % of the frames repeat the one before amid motion, the first at {:.2f} s; it was "
+                          "recorded at a lower rate than {:.5g} a second",
+                          100.0f * share, time(first), clip_.fps),
+        share, repeats == 0 ? -1.0f : time(first));
   }
 
   void check_limits() {

@@ -26,6 +26,7 @@ struct CheckThresholds {
   float floating_height = 0.10f;              // m
   Threshold rotation_jump_deg{25.0f, 60.0f};  // deg in one frame that do not fit the frames around
   Threshold root_jump{0.04f, 0.15f};          // m in one frame that do not fit the frames around
+  Threshold repeat_share{0.05f, 1.0f};        // of frames that repeat the one before amid motion
   Threshold limit_excess_deg{10.0f, 1e9f};    // deg beyond a joint's limit: never an error, the simulation holds it
   Threshold quaternion_norm{1e-3f, 1e-2f};    // |norm - 1|
   Threshold hinge_rest_deg{5.0f, 20.0f};      // deg of rotation that a hinge or a fixed body cannot hold
@@ -33,8 +34,8 @@ struct CheckThresholds {
 };
 
 struct Finding {
-  std::string kind;  // "foot_sliding", "penetration", "floating", "jump", "limits", "hinges", "finite", "quaternions",
-                     // "length"
+  std::string kind;  // "foot_sliding", "penetration", "floating", "jump", "repeats", "limits", "hinges", "finite",
+                     // "quaternions", "length"
   Severity severity = Severity::kOk;
   std::string text;    // for people, with time and figures
   float value = 0.0f;  // what was compared with the thresholds
