@@ -34,9 +34,12 @@ struct RootState {
 // Owns one character's state.
 struct CharacterState {
   explicit CharacterState(const Character& character)
-      : body_pos(3 * character.bodies.size()), body_rot(4 * character.bodies.size()),
-        body_vel(3 * character.bodies.size()), body_ang_vel(3 * character.bodies.size()),
-        dof_pos(character.num_dofs), dof_vel(character.num_dofs) {}
+      : body_pos(3 * character.bodies.size()),
+        body_rot(4 * character.bodies.size()),
+        body_vel(3 * character.bodies.size()),
+        body_ang_vel(3 * character.bodies.size()),
+        dof_pos(character.num_dofs),
+        dof_vel(character.num_dofs) {}
 
   CharacterStateView view() const {
     return {body_pos.data(), body_rot.data(), body_vel.data(), body_ang_vel.data(), dof_pos.data(), dof_vel.data()};

@@ -10,10 +10,10 @@
 namespace calm {
 
 struct Clip {
-  std::string name;               // unique in a library
+  std::string name;  // unique in a library
   std::vector<std::string> tags;
-  std::string source;             // file it was imported from, for messages
-  float weight = 1.0f;            // relative probability of being sampled
+  std::string source;   // file it was imported from, for messages
+  float weight = 1.0f;  // relative probability of being sampled
   float fps = 30.0f;
   int num_frames = 0;
 

@@ -1,6 +1,5 @@
 #include <fmt/format.h>
 #include <mujoco/mujoco.h>
-#include <torch/version.h>
 
 #include <chrono>
 #include <fstream>
@@ -10,6 +9,7 @@
 
 #include "base/settings.h"
 #include "learn/low_level_trainer.h"
+#include "learn/version.h"
 #include "tools/commands.h"
 
 namespace calm {
@@ -61,7 +61,7 @@ void bench_train(const BenchOptions& options) {
         {"cores", std::thread::hardware_concurrency()},
         {"threads", settings.threads > 0 ? settings.threads : static_cast<int>(std::thread::hardware_concurrency())},
         {"device", settings.device}}},
-      {"libraries", {{"libtorch", TORCH_VERSION}, {"mujoco", mj_versionString()}, {"compiler", __VERSION__}}}};
+      {"libraries", {{"libtorch", torch_version()}, {"mujoco", mj_versionString()}, {"compiler", __VERSION__}}}};
   if (options.json) {
     fmt::print("{}\n", out.dump(2));
     return;
