@@ -11,6 +11,7 @@
 #include "learn/low_level_trainer.h"
 #include "learn/version.h"
 #include "tools/commands.h"
+#include "tools/paths.h"
 
 namespace calm {
 
@@ -30,9 +31,9 @@ std::string processor() {
 }
 
 void bench_train(const BenchOptions& options) {
-  auto settings = load_settings<LowLevelSettings>(options.config);
+  auto settings = load_settings<LowLevelSettings>(own_or_given(options.config));
   if (options.threads >= 0) settings.threads = options.threads;
-  const Character character = load_character(settings.character);
+  const Character character = load_character(own_or_given(settings.character));
   const MotionLibrary library(character, load_motions(character, options.motions));
   LowLevelTrainer trainer(settings, character, library);
   trainer.iterate();  // warm-up

@@ -4,6 +4,7 @@
 #include "learn/low_level_trainer.h"
 #include "motion/library.h"
 #include "tools/commands.h"
+#include "tools/paths.h"
 
 namespace calm {
 
@@ -24,14 +25,13 @@ struct TrainOptions {
 void train(const TrainOptions& options, bool config_given) {
   const std::filesystem::path out = options.out;
   const bool from_run = options.resume && !config_given;
-  auto settings =
-      load_settings<LowLevelSettings>(from_run ? out / "settings.yaml" : std::filesystem::path(options.config));
+  auto settings = load_settings<LowLevelSettings>(from_run ? out / "settings.yaml" : own_or_given(options.config));
   if (!options.character.empty()) settings.character = options.character;
   if (options.samples > 0.0) settings.samples = options.samples;
   if (options.threads >= 0) settings.threads = options.threads;
   if (options.seed >= 0) settings.seed = options.seed;
   validate(settings);
-  const Character character = load_character(settings.character);
+  const Character character = load_character(own_or_given(settings.character));
   // the run keeps its clips, so that it can go on without the files they came from
   const auto kept = out / "motions.calmlib";
   std::string motions = options.motions;

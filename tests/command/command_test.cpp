@@ -224,6 +224,16 @@ TEST_F(Command, PlaysOfAPolicyThatIsThere) {
   ::close(listener);
 }
 
+// Presets and characters of the project are found from any folder: what is refused is the place, not the preset.
+TEST_F(Command, FindsItsOwnFilesFromAnyFolder) {
+  SKIP_WITHOUT("train");
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_);
+  const std::string blocked = file("blocked", "a file") + "/below";
+  expect_refused({"train", "low-level", "--config", "configs/low_level/tiny.yaml", "--out", blocked}, {"blocked"});
+  fs::current_path(before);
+}
+
 TEST_F(Command, JsonIsAllOfStdout) {
   const ProgramRun info = run_program({"character", "info", kHuman, "--json"});
   ASSERT_EQ(info.exit_code, 0) << info.err;
