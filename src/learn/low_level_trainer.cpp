@@ -9,6 +9,7 @@
 #include <dlfcn.h>
 #include <torch/torch.h>
 
+#include <array>
 #include <chrono>
 #include <future>
 #include <nlohmann/json.hpp>
@@ -860,7 +861,13 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     t.iteration = static_cast<int64_t>(value.data_ptr<double>()[0]);
     t.samples = value.data_ptr<double>()[1];
     t.actor_rate = static_cast<float>(value.data_ptr<double>()[2]);
-    static_cast<torch::optim::AdamOptions&>(t.optimiser->param_groups()[0].options()).lr(t.actor_rate);
+    // rates are settings, which may have been changed on purpose; the actor's is state where it is adapted
+    const UpdateSettings& u = t.settings.update;
+    if (u.target_kl <= 0.0f) t.actor_rate = u.learning_rate * u.actor_rate;
+    const std::array<float, 4> rates = {t.actor_rate, u.learning_rate * u.critic_rate,
+                                        u.learning_rate * u.discriminator_rate, u.learning_rate * u.encoder_rate};
+    for (size_t i = 0; i < rates.size(); ++i)
+      static_cast<torch::optim::AdamOptions&>(t.optimiser->param_groups()[i].options()).lr(rates[i]);
     archive.read("parts", value);
     value = value.to(torch::kCPU);
     const auto* p = value.data_ptr<double>();
