@@ -820,43 +820,48 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     torch::serialize::InputArchive archive;
     std::istringstream in(bytes);
     archive.load_from(in, t.device);
-    torch::Tensor value;
-    archive.read("character_hash", value);
+    // a fresh tensor each time: reading into one that exists keeps its type
+    const auto read = [&archive](const std::string& name) {
+      torch::Tensor tensor;
+      archive.read(name, tensor);
+      return tensor;
+    };
+    torch::Tensor value = read("character_hash");
     if (tensor_to_bytes(value.to(torch::kCPU)) != fmt::format("{:016x}", t.character.hash))
       fail("{}: was trained with another version of the character {}", where, t.settings.character);
     for (auto& [name, tensor] : t.parameters()) {
-      archive.read(name, value);
+      value = read(name);
       if (value.sizes() != tensor.sizes()) fail("{}: `{}` has another size; were the settings changed?", where, name);
       tensor.copy_(value);
     }
     torch::serialize::InputArchive adam;
     archive.read("optimiser", adam);
     t.optimiser->load(adam);
-    const auto read_norm = [&archive](const std::string& name, Normaliser& norm) {
+    const auto read_norm = [&read](const std::string& name, Normaliser& norm) {
       std::vector<torch::Tensor> state(3);
-      for (size_t i = 0; i < state.size(); ++i) archive.read(name + "." + std::to_string(i), state[i]);
+      for (size_t i = 0; i < state.size(); ++i) state[i] = read(name + "." + std::to_string(i));
       norm.set_state(state);
     };
     read_norm("obs_norm", t.obs_norm), read_norm("feature_norm", t.feature_norm), read_norm("value_norm", t.value_norm);
-    archive.read("replay_windows", value);
+    value = read("replay_windows");
     t.replay_count = value.size(0);
     if (t.replay_count > t.replay_windows.size(0)) fail("{}: replay buffer is larger than update.replay_size", where);
     t.replay_windows.narrow(0, 0, t.replay_count).copy_(value);
-    archive.read("replay_moments", value);
+    value = read("replay_moments");
     t.replay_moments.narrow(0, 0, t.replay_count).copy_(value);
-    archive.read("env", value);
+    value = read("env");
     t.env->restore(tensor_to_bytes(value.to(torch::kCPU)));
-    archive.read("rng", value);
+    value = read("rng");
     value = value.to(torch::kCPU);
     if (value.numel() != 6) fail("{}: is of another version of this program", where);
     const auto* r = value.data_ptr<int64_t>();
     t.rng.set_state({static_cast<uint64_t>(r[0]), static_cast<uint64_t>(r[1]), static_cast<uint64_t>(r[2])});
     t.rollout_rng.set_state({static_cast<uint64_t>(r[3]), static_cast<uint64_t>(r[4]), static_cast<uint64_t>(r[5])});
-    archive.read("rollout_waits", value);
+    value = read("rollout_waits");
     t.data = {};
     if (value.to(torch::kCPU).data_ptr<int64_t>()[0])
-      for (auto [name, tensor] : t.data.tensors()) archive.read(std::string("rollout.") + name, *tensor);
-    archive.read("progress", value);
+      for (auto [name, tensor] : t.data.tensors()) *tensor = read(std::string("rollout.") + name);
+    value = read("progress");
     value = value.to(torch::kCPU);
     t.iteration = static_cast<int64_t>(value.data_ptr<double>()[0]);
     t.samples = value.data_ptr<double>()[1];
@@ -868,7 +873,7 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
                                         u.learning_rate * u.discriminator_rate, u.learning_rate * u.encoder_rate};
     for (size_t i = 0; i < rates.size(); ++i)
       static_cast<torch::optim::AdamOptions&>(t.optimiser->param_groups()[i].options()).lr(rates[i]);
-    archive.read("parts", value);
+    value = read("parts");
     value = value.to(torch::kCPU);
     const auto* p = value.data_ptr<double>();
     t.parts = {p[0], p[1], p[2], p[3], p[4]};

@@ -9,12 +9,12 @@ namespace calm {
 void add_character_command(CLI::App& app);  // calm character info|draw
 void add_motion_command(CLI::App& app);     // calm motion info|import|check|draw|generate
 #ifdef CALM_WITH_PLAY
-void add_play_command(CLI::App& app);       // calm play POLICY
+void add_play_command(CLI::App& app);  // calm play POLICY
 #endif
 #ifdef CALM_WITH_LEARN
-void add_train_command(CLI::App& app);      // calm train low-level
-void add_eval_command(CLI::App& app);       // calm eval low-level
-void add_bench_command(CLI::App& app);      // calm bench train
+void add_train_command(CLI::App& app);  // calm train low-level
+void add_eval_command(CLI::App& app);   // calm eval low-level
+void add_bench_command(CLI::App& app);  // calm bench train
 #endif
 
 }  // namespace calm
