@@ -6,6 +6,7 @@
 
 #include <vector>
 
+#include "learn/discriminator_weights.h"
 #include "learn/networks.h"
 
 namespace calm {
@@ -42,21 +43,6 @@ torch::Tensor style_reward(const torch::Tensor& output, const torch::Tensor& sty
 
 // Probability that environment i of n acts stochastically: 1 - exp(10 (i / (n - 1) - 1)).
 std::vector<float> exploration_probabilities(int num_envs);
-
-struct DiscriminatorWeights {
-  float prediction = 0.5f;        // of the sum of both cross-entropies
-  float logit_weights = 0.01f;    // |last layer's weights|²
-  float gradient_penalty = 5.0f;  // mean |d logit / d features|² over clip windows
-  float weight_decay = 1e-4f;     // |all weights|²
-};
-
-template <class Visitor>
-void visit(Visitor& v, DiscriminatorWeights& s) {
-  v("prediction", s.prediction);
-  v("logit_weights", s.logit_weights);
-  v("gradient_penalty", s.gradient_penalty);
-  v("weight_decay", s.weight_decay);
-}
 
 struct DiscriminatorLosses {
   torch::Tensor prediction, gradient_penalty, total;  // scalars

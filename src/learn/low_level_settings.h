@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "env/batch_env.h"
-#include "learn/losses.h"
+#include "learn/discriminator_weights.h"
 #include "sim/simulator.h"
 
 namespace calm {
