@@ -19,6 +19,7 @@
 #include "base/error.h"
 #include "base/settings.h"
 #include "features/features.h"
+#include "learn/losses.h"
 #include "learn/motion_table.h"
 #include "learn/normaliser.h"
 
@@ -454,6 +455,15 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   const int64_t T = settings.horizon, N = settings.num_envs;
   const auto z_table = encode(data.moments);
   const auto z = z_table.index_select(0, data.window_id);
+
+  // A rollout that was simulated beside the last update is one update old. PPO's trust region must lie round the policy
+  // as it is now, not as it was: otherwise half of the samples are clipped before the first step, and nothing is learnt
+  // from them (Hilton et al. 2021, proximal policy apart from behaviour policy; the importance weight between the two,
+  // near one, is left out).
+  if (settings.overlap) {
+    data.means = actor->forward(obs_norm.normalise(data.obs), z);
+    data.neglogp = neg_log_prob(data.actions, data.means, settings.network.log_sigma);
+  }
 
   // reward: how real the discriminator finds the window under the latent in force
   const auto logits = discriminator->forward(normalised_windows(data.windows), z).squeeze(1);
