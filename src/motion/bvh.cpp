@@ -19,6 +19,7 @@ namespace {
 constexpr size_t kMaxFileBytes = size_t{256} << 20;
 constexpr size_t kMaxJoints = 1000;
 constexpr size_t kMaxDepth = 200;
+constexpr float kMaxValue = 1e9f;  // so that squares of what is read stay far from infinity
 
 bool same_word(std::string_view a, std::string_view b) {
   return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
@@ -97,6 +98,7 @@ class Parser {
       return 0.0f;  // smaller than a float can be
     if (ec != std::errc() || end != token.data() + token.size() || !std::isfinite(value))
       error("expected a number, found `{}`", token.empty() ? "the end of the file" : shown(token));
+    if (std::abs(value) > kMaxValue) error("{} is larger than any length or angle", value);
     return value;
   }
 
@@ -348,7 +350,8 @@ BvhGuess guess_bvh(const BvhMotion& motion) {
     high = std::max({high, at, end});
   }
   guess.height = high - low;
-  if (guess.height > 0.0f) guess.metres_per_unit = 1.7f / guess.height;
+  if (!(guess.height > 0.0f)) return guess;
+  guess.metres_per_unit = 1.7f / guess.height;
   struct Unit {
     const char* name;
     float metres;

@@ -26,6 +26,7 @@ namespace calm {
 namespace {
 
 constexpr int kMaxFrames = 500'000;
+constexpr float kSlowest = 0.25f;  // s a frame; what is slower is no motion, and resampling would make much of little
 
 // Angle about unit `axis` that takes a to b, both seen along the axis.
 float angle_about(const Vec3& axis, const Vec3& a, const Vec3& b) {
@@ -410,6 +411,9 @@ class Retargeter {
   }
 
   void resample() {
+    if (motion_.frame_time > kSlowest)
+      fail("{}: a frame every {:.3g} s; at least {:.0f} a second are needed", name_, motion_.frame_time,
+           1.0f / kSlowest);
     const double file_fps = 1.0 / static_cast<double>(motion_.frame_time);
     const double fps = map_.fps > 0.0f ? map_.fps : file_fps;
     const double ratio = file_fps / fps;  // file frames a clip frame
@@ -421,7 +425,7 @@ class Retargeter {
     source_.num_frames = static_cast<int>(count);
     source_.fps = static_cast<float>(fps);
     source_.turn.resize(static_cast<size_t>(source_.num_frames) * c_.bodies.size());
-    source_.ankles.resize(static_cast<size_t>(source_.num_frames) * limbs_.size());
+    source_.ankles.assign(static_cast<size_t>(source_.num_frames) * limbs_.size(), Vec3::Zero());
     BvhPose pose;
     for (int frame = 0; frame < source_.num_frames; ++frame) {
       filtered_pose(std::min<double>(first_ + frame * ratio, motion_.num_frames - 1), radius, pose);
@@ -441,7 +445,9 @@ class Retargeter {
         source_.ankles[static_cast<size_t>(frame) * limbs_.size() + l] = scale_ * to_ours(pose.pos[tip]);
       }
       source_.hips.push_back(scale_ * to_ours(legs ? Vec3(hips / static_cast<float>(legs)) : pose.pos[joint_of_[0]]));
-      if (!source_.hips.back().allFinite()) fail("{}: positions near frame {} are not finite", name_, frame);
+      bool finite = source_.hips.back().allFinite();
+      for (size_t l = 0; l < limbs_.size(); ++l) finite &= ankle(frame, static_cast<int>(l)).allFinite();
+      if (!finite) fail("{}: positions near frame {} are not finite", name_, frame);
     }
   }
 
@@ -637,7 +643,8 @@ class Retargeter {
         rise += d * (p.z() - mean.z()) / static_cast<float>(stands.size());
       }
       // only along directions in which the path is long enough to tell (a standard deviation of 0.4 m)
-      const Eigen::SelfAdjointEigenSolver<Eigen::Matrix2f> axes(spread);
+      Eigen::SelfAdjointEigenSolver<Eigen::Matrix2f> axes;
+      axes.computeDirect(spread);  // closed form
       slope.setZero();
       for (int k = 0; k < 2; ++k)
         if (const Eigen::Vector2f axis = axes.eigenvectors().col(k); axes.eigenvalues()[k] > 0.16f)

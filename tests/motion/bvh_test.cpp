@@ -213,6 +213,7 @@ TEST(Bvh, NamesTheLineOfWhatIsWrong) {
   EXPECT_THAT(error_of(replaced(kTiny, "0 0 0 0 0 0 0 1 0 0\n", "0 0 0 0 0 0 0 1 0 0 5\n")),
               HasSubstr("more than the 10"));
   EXPECT_THAT(error_of(replaced(kTiny, "1 2 3 90", "1 2 nan 90")), HasSubstr("clip.bvh:20: expected a number"));
+  EXPECT_THAT(error_of(replaced(kTiny, "1 2 3 90", "1 2 1e12 90")), HasSubstr("clip.bvh:20: 1e+12 is larger"));
   EXPECT_THAT(error_of(replaced(kTiny, "OFFSET 1 2 3", "OFFSET 1 2 x")), HasSubstr("clip.bvh:4: expected a number"));
   EXPECT_THAT(error_of(replaced(kTiny, "Frames: 2", "Frames: 3")), HasSubstr("cut off"));
   EXPECT_THAT(error_of(replaced(kTiny, "Frames: 2", "Frames: 1")), HasSubstr("more lines than the 1"));
@@ -377,6 +378,12 @@ TEST(Retarget, LeavesOutAnInsertedPose) {
   EXPECT_LT(largest_distance(clip, import_person({})), 1e-4f);
   ASSERT_FALSE(warnings.empty());
   EXPECT_THAT(warnings[0], HasSubstr("first frame"));
+}
+
+// A frame now and then is no motion, and would become many clip frames.
+TEST(Retarget, RefusesSlowFiles) {
+  const BvhMotion motion = parse_bvh(person_bvh({}, 20, 0.5f), "person");
+  EXPECT_THROW(retarget(human(), motion, parse_retarget_map(person_map(""), "map"), "person", nullptr), Error);
 }
 
 TEST(Retarget, ClampsOnlyWhenAsked) {
