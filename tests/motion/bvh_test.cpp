@@ -213,7 +213,7 @@ TEST(Bvh, NamesTheLineOfWhatIsWrong) {
   EXPECT_THAT(error_of(replaced(kTiny, "0 0 0 0 0 0 0 1 0 0\n", "0 0 0 0 0 0 0 1 0 0 5\n")),
               HasSubstr("more than the 10"));
   EXPECT_THAT(error_of(replaced(kTiny, "1 2 3 90", "1 2 nan 90")), HasSubstr("clip.bvh:20: expected a number"));
-  EXPECT_THAT(error_of(replaced(kTiny, "1 2 3 90", "1 2 1e12 90")), HasSubstr("clip.bvh:20: 1e+12 is larger"));
+  EXPECT_THAT(error_of(replaced(kTiny, "1 2 3 90", "1 2 1e12 90")), HasSubstr("clip.bvh:20: 1000000000000 is larger"));
   EXPECT_THAT(error_of(replaced(kTiny, "OFFSET 1 2 3", "OFFSET 1 2 x")), HasSubstr("clip.bvh:4: expected a number"));
   EXPECT_THAT(error_of(replaced(kTiny, "Frames: 2", "Frames: 3")), HasSubstr("cut off"));
   EXPECT_THAT(error_of(replaced(kTiny, "Frames: 2", "Frames: 1")), HasSubstr("more lines than the 1"));
