@@ -1,0 +1,165 @@
+#include "env/batch_env.h"
+
+#include <gtest/gtest.h>
+
+#include "base/error.h"
+#include "features/features.h"
+
+namespace calm {
+namespace {
+
+struct World {
+  explicit World(EnvSettings settings, int num_envs = 6, int threads = 2, uint64_t seed = 3)
+      : character(load_character(CALM_SOURCE_DIR "/assets/characters/human.xml")),
+        library(character, load_motions(character, "builtin:")),
+        pool(threads),
+        simulator(make_simulator("mujoco", character, {}, num_envs, pool)),
+        env(character, library, *simulator, pool, settings, {}, seed),
+        zero(static_cast<size_t>(num_envs) * character.num_dofs, 0.0f) {
+    env.reset_all();
+  }
+  Character character;
+  MotionLibrary library;
+  ThreadPool pool;
+  std::unique_ptr<Simulator> simulator;
+  BatchEnv env;
+  std::vector<float> zero;
+};
+
+EnvSettings quick() {
+  EnvSettings s;
+  s.fallen_bank = 6, s.fallen_settle_steps = 10;
+  return s;
+}
+
+std::vector<float> run(World& world, int steps) {
+  std::vector<float> trace;
+  for (int i = 0; i < steps; ++i) {
+    world.env.step(world.zero);
+    world.env.reset_finished();
+    trace.insert(trace.end(), world.env.observations().begin(), world.env.observations().end());
+  }
+  return trace;
+}
+
+TEST(BatchEnv, DoesNotDependOnThreads) {
+  World one(quick(), 6, 1), three(quick(), 6, 3);
+  EXPECT_EQ(run(one, 60), run(three, 60));
+}
+
+TEST(BatchEnv, RestoredIsBitwiseTheSame) {
+  World world(quick());
+  run(world, 40);
+  const std::string saved = world.env.save();
+  const auto first = run(world, 40);
+  world.env.restore(saved);
+  EXPECT_EQ(run(world, 40), first);
+  EXPECT_THROW(world.env.restore(saved.substr(0, saved.size() - 1)), Error);
+  EXPECT_THROW(world.env.restore(saved + "x"), Error);
+}
+
+TEST(BatchEnv, FallsAndTimeoutsAreKeptApart) {
+  auto settings = quick();
+  settings.episode_steps = 40;
+  settings.reset_fallen = settings.recover_in_place = 0.0f;
+  World world(settings, 8);
+  int falls = 0, timeouts = 0;
+  for (int i = 0; i < 200; ++i) {
+    world.env.step(world.zero);  // knees half bent: most fall, some are cut short by time
+    for (int e = 0; e < 8; ++e) {
+      EXPECT_FALSE(world.env.terminated()[e] && world.env.truncated()[e]);
+      falls += world.env.terminated()[e], timeouts += world.env.truncated()[e];
+    }
+    world.env.reset_finished();
+  }
+  EXPECT_GT(falls + timeouts, 30);
+  EXPECT_EQ(world.env.counts().falls, falls);
+  EXPECT_EQ(world.env.counts().timeouts, timeouts);
+  EXPECT_EQ(world.env.counts().episodes, falls + timeouts);
+}
+
+TEST(BatchEnv, ALyingCharacterFallsOnlyAfterItsGrace) {
+  auto settings = quick();
+  settings.reset_fallen = 1.0f;
+  settings.recovery_grace = 25;
+  settings.recover_in_place = 0.0f;
+  settings.fallen_settle_steps = 60;
+  World world(settings, 6);
+  int first_fall = -1;
+  for (int i = 0; i < 40 && first_fall < 0; ++i) {
+    world.env.step(world.zero);
+    for (int e = 0; e < 6; ++e)
+      if (world.env.terminated()[e]) first_fall = i;
+  }
+  EXPECT_EQ(first_fall, 25);
+}
+
+TEST(BatchEnv, DiscriminatorWindowIsNewestFirst) {
+  auto settings = quick();
+  settings.reset_fallen = 0.0f;
+  World world(settings, 2);
+  const size_t f = world.character.motion_feature_size();
+  std::vector<float> before(world.env.discriminator_windows().begin(), world.env.discriminator_windows().end());
+  world.env.step(world.zero);
+  const auto after = world.env.discriminator_windows();
+  const size_t window = f * settings.discriminator_frames;
+  for (int e = 0; e < 2; ++e) {
+    EXPECT_TRUE(std::equal(after.begin() + static_cast<std::ptrdiff_t>(e * window + f),
+                           after.begin() + static_cast<std::ptrdiff_t>((e + 1) * window),
+                           before.begin() + static_cast<std::ptrdiff_t>(e * window)));
+    std::vector<float> newest(f);
+    write_motion_features(world.character, world.simulator->state().view(e), newest.data());
+    EXPECT_TRUE(std::equal(newest.begin(), newest.end(), after.begin() + static_cast<std::ptrdiff_t>(e * window)));
+  }
+}
+
+TEST(BatchEnv, LatentsAreHeldForTheirTime) {
+  auto settings = quick();
+  settings.latent_steps_min = settings.latent_steps_max = 7;
+  settings.reset_fallen = 0.0f, settings.reset_from_clip = 1.0f;
+  settings.episode_steps = 1000;
+  World world(settings, 4);
+  std::vector<int> held(4, 0);
+  for (int i = 0; i < 20; ++i) {
+    world.env.step(world.zero);
+    const std::vector<uint8_t> ended(world.env.terminated().begin(), world.env.terminated().end());
+    world.env.reset_finished();
+    for (int e = 0; e < 4; ++e) {
+      ++held[e];
+      if (!world.env.window_changed()[e]) continue;
+      EXPECT_TRUE(ended[e] || held[e] == 7) << held[e];
+      held[e] = 0;
+    }
+  }
+}
+
+TEST(BatchEnv, TrackingIsPerfectAtTheClipsOwnState) {
+  auto settings = quick();
+  settings.reset_fallen = 0.0f;
+  World world(settings, 1);
+  const int stand = world.library.clip_index("stand");
+  ASSERT_GE(stand, 0);
+  world.env.start_from_clip(0, stand, 0.5f, {stand, 2.0f});
+  // hold the clip's own pose: one step later it is still near
+  std::vector<float> action(world.character.num_dofs);
+  for (int d = 0; d < world.character.num_dofs; ++d)
+    action[d] = (world.simulator->state().view(0).dof_pos[d] - world.character.action_offset[d]) /
+                world.character.action_scale[d];
+  world.env.step(action);
+  EXPECT_GT(world.env.tracking()[0], 0.9f);
+  world.env.reset_finished();
+  for (int i = 0; i < 10; ++i) world.env.step(world.zero);  // knees bend: far from standing
+  EXPECT_LT(world.env.tracking()[0], 0.7f);
+}
+
+TEST(BatchEnv, SettingsThatCannotWorkAreErrors) {
+  auto settings = quick();
+  settings.latent_steps_min = 9, settings.latent_steps_max = 3;
+  EXPECT_THROW(World{settings}, Error);
+  settings = quick();
+  settings.discriminator_frames = 100;
+  EXPECT_THROW(World{settings}, Error);
+}
+
+}  // namespace
+}  // namespace calm
