@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 constexpr std::string_view kBuiltin = "builtin:";
 
-// ${NAME} by the environment.
+// ${NAME} by the environment; ${NAME:-fallback} where that is not set, as shells have it.
 std::string expand_environment(const std::string& text, const std::string& where) {
   std::string out;
   for (size_t at = 0; at < text.size();) {
@@ -31,9 +31,15 @@ std::string expand_environment(const std::string& text, const std::string& where
     if (open == std::string::npos) return out + text.substr(at);
     const size_t close = text.find('}', open);
     if (close == std::string::npos) fail("{}: `{}` has no closing brace", where, text);
-    const std::string name = text.substr(open + 2, close - open - 2);
+    std::string name = text.substr(open + 2, close - open - 2), fallback;
+    const size_t separator = name.find(":-");
+    if (separator != std::string::npos) {
+      fallback = name.substr(separator + 2);
+      name.resize(separator);
+    }
     const char* value = std::getenv(name.c_str());
-    if (!value || !*value)
+    if (!value || !*value) value = fallback.c_str();
+    if (!*value)
       fail("{}: the environment has no {}; set it to the folder of the clips: export {}=...", where, name, name);
     out += text.substr(at, open - at) + value;
     at = close + 1;

@@ -13,7 +13,8 @@
 //       mirror: true                 # left and right changed over; the default name then ends in _mirrored
 //       fps: 30                      # resampled; default: as the importer gives it
 //
-// Paths are relative to the list (files: to `root`). ${NAME} stands for an environment variable.
+// Paths are relative to the list (files: to `root`). ${NAME} stands for an environment variable,
+// ${NAME:-fallback} for one that may be unset.
 // Errors: Error naming the list, the line and what to do.
 #pragma once
 
