@@ -22,19 +22,25 @@ Rows clip_features(const MotionLibrary& library, int clip, float dt, const Eigen
   return ((rows.rowwise() - mean).array().rowwise() * inv_std.array()).matrix();
 }
 
-// Mean over windows of the least mean squared difference over all shifts. A clip shorter than a window is compared by
-// as many frames as it has.
-double distance(const Rows& motion, const Rows& clip, int window) {
-  const int length = std::min<int>(window, static_cast<int>(clip.rows()));
+// Mean over the windows of `from` of the least mean squared difference to any stretch of `to`. Where either is shorter
+// than a window, by as many frames as there are.
+double one_way_distance(const Rows& from, const Rows& to, int window) {
+  const int length = static_cast<int>(std::min<Eigen::Index>({window, from.rows(), to.rows()}));
   double sum = 0.0;
   int count = 0;
-  for (int begin = 0; begin + length <= motion.rows(); begin += window / 2, ++count) {
+  for (int begin = 0; begin + length <= from.rows(); begin += std::max(1, length / 2), ++count) {
     double best = std::numeric_limits<double>::infinity();
-    for (int shift = 0; shift + length <= clip.rows(); ++shift)
-      best = std::min<double>(best, (motion.middleRows(begin, length) - clip.middleRows(shift, length)).squaredNorm());
-    sum += best / (static_cast<double>(length) * static_cast<double>(clip.cols()));
+    for (int shift = 0; shift + length <= to.rows(); ++shift)
+      best = std::min<double>(best, (from.middleRows(begin, length) - to.middleRows(shift, length)).squaredNorm());
+    sum += best / (static_cast<double>(length) * static_cast<double>(to.cols()));
   }
   return count ? sum / count : std::numeric_limits<double>::infinity();
+}
+
+// Both ways: what is done must be of the clip, and what the clip shows must be done. One way alone, a character that
+// freezes in a pose of the clip would pass.
+double distance(const Rows& motion, const Rows& clip, int window) {
+  return 0.5 * (one_way_distance(motion, clip, window) + one_way_distance(clip, motion, window));
 }
 
 }  // namespace
@@ -110,7 +116,7 @@ Evaluation evaluate_low_level(const Policy& policy, const Character& character, 
     const int begin = std::min(skip, std::max(0, lasted[e] - window)), frames = std::max(lasted[e] - begin, 1);
     const Rows normalised =
         ((motion[e].middleRows(begin, frames).rowwise() - mean).array().rowwise() * inv_std.array()).matrix();
-    for (int c = 0; c < num_clips; ++c) distances[e][c] = distance(normalised, clips[c], std::min(window, frames));
+    for (int c = 0; c < num_clips; ++c) distances[e][c] = distance(normalised, clips[c], window);
   });
 
   Evaluation result;
