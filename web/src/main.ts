@@ -193,6 +193,11 @@ const actions: Record<string, () => void> = {
 };
 for (const [id, action] of Object.entries(actions)) element(id).addEventListener("click", action);
 
+// after a click with the mouse, space pauses again; who walks the buttons with Tab keeps the focus
+document.addEventListener("click", (event) => {
+  if (event.detail > 0) (event.target as HTMLElement).closest("button")?.blur();
+});
+
 const keys: Record<string, string> = { " ": "pause", ".": "step", r: "reset", p: "push", a: "auto-reset", c: "contacts" };
 window.addEventListener("keydown", (event) => {
   const target = event.target as HTMLElement;
