@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "features/features.h"
+#include "sim/fall.h"
 
 namespace calm {
 
@@ -83,15 +84,13 @@ BatchEnv::BatchEnv(const Character& character, const MotionLibrary& library, Sim
       tracking_(num_envs_, -1.0f),
       terminated_(num_envs_),
       truncated_(num_envs_),
-      window_changed_(num_envs_),
-      is_foot_(character.num_bodies()) {
+      window_changed_(num_envs_) {
   if (settings.latent_steps_min < 1 || settings.latent_steps_max < settings.latent_steps_min)
     fail("env: latent_steps_min {} and latent_steps_max {} must be 1 <= min <= max", settings.latent_steps_min,
          settings.latent_steps_max);
   if (settings.discriminator_frames < 2 || settings.encoder_frames < settings.discriminator_frames)
     fail("env: need 2 <= discriminator_frames <= encoder_frames, not {} and {}", settings.discriminator_frames,
          settings.encoder_frames);
-  for (const int foot : character.feet) is_foot_[foot] = 1;
   for (int worker = 0; worker < pool.size(); ++worker) scratch_.emplace_back(character);
   for (int env = 0; env < num_envs_; ++env) episodes_[env].rng = Rng(seed, static_cast<uint64_t>(env));
   if (settings.reset_fallen > 0.0f) make_fallen_bank(seed);
@@ -223,20 +222,9 @@ void BatchEnv::reset_all() {
   pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) { reset_env(env, scratch_[worker]); });
 }
 
-// Specification: a body other than the feet touches something with a force component above 0.1 N while a body other
-// than the feet is lower than its limit, after the second step.
 bool BatchEnv::has_fallen(int env) const {
-  if (episodes_[env].step <= 1) return false;
-  const BatchState& state = simulator_->state();
-  const auto view = state.view(env);
-  bool touches = false, low = false;
-  for (int b = 0; b < state.num_bodies; ++b) {
-    if (is_foot_[b]) continue;
-    const float* force = &state.contact_force[3 * (static_cast<size_t>(env) * state.num_bodies + b)];
-    touches = touches || ConstVec3Map(force).cwiseAbs().maxCoeff() > 0.1f;
-    low = low || view.pos(b).z() < character_->fall_height[b];
-  }
-  return touches && low;
+  // contacts settle in the first step
+  return episodes_[env].step > 1 && touches_while_low(*character_, simulator_->state(), env);
 }
 
 // Peng et al. 2018 (DeepMimic), pose and root terms: how near the state is to the clip's at the same moment.

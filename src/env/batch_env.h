@@ -132,7 +132,6 @@ class BatchEnv {
   std::vector<float> observations_, disc_windows_, pd_targets_, tracking_;
   std::vector<uint8_t> terminated_, truncated_, window_changed_;
   std::vector<CharacterState> scratch_;  // per thread
-  std::vector<uint8_t> is_foot_;         // (body)
   struct FallenState {
     RootState root;
     std::vector<float> dof_pos, dof_vel;

@@ -5,12 +5,12 @@
 #include "base/error.h"
 #include "base/settings.h"
 #include "features/features.h"
+#include "sim/fall.h"
 
 namespace calm {
 
 namespace {
 
-constexpr float kFallForce = 0.1f;   // N, in any component: less is no touch
 constexpr int kStepsBeforeFall = 2;  // contacts settle first
 
 }  // namespace
@@ -134,7 +134,7 @@ void Session::observe_outcome(const Vec3& root_before) {
   if (!state().diverged[0]) statistics_.distance += (view.pos(0) - root_before).head<2>().norm();
 
   // down counts from the first touch until it stands again: someone on hands and knees is still down
-  const bool down = touches_ground_fallen();
+  const bool down = touches_while_low(character_, state(), 0);
   if (!statistics_.fallen && down && steps_since_reset_ > kStepsBeforeFall) {
     statistics_.fallen = true;
     ++statistics_.falls;
@@ -144,17 +144,6 @@ void Session::observe_outcome(const Vec3& root_before) {
 
   steps_down_ = statistics_.fallen ? steps_down_ + 1 : 0;
   if (settings_.auto_reset && steps_down_ * dt_ >= settings_.auto_reset_after) reset();
-}
-
-// The specification's fall: a body other than the feet touches something while one other than the feet is low.
-bool Session::touches_ground_fallen() const {
-  bool touches = false, low = false;
-  for (int b = 0; b < character_.num_bodies(); ++b) {
-    if (std::find(character_.feet.begin(), character_.feet.end(), b) != character_.feet.end()) continue;
-    touches |= ConstVec3Map(&state().contact_force[3 * b]).cwiseAbs().maxCoeff() > kFallForce;
-    low |= state().view(0).pos(b).z() < character_.fall_height[b];
-  }
-  return touches && low;
 }
 
 }  // namespace calm

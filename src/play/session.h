@@ -78,7 +78,6 @@ class Session {
  private:
   void blend_latent();
   void observe_outcome(const Vec3& root_before);
-  bool touches_ground_fallen() const;
 
   const Character& character_;
   const Policy& policy_;
