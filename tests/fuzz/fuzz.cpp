@@ -23,8 +23,10 @@
 #include "base/rng.h"
 
 #if defined(__SANITIZE_ADDRESS__)
-#include <sanitizer/allocator_interface.h>
 #include <sanitizer/lsan_interface.h>
+// Of <sanitizer/allocator_interface.h>, which Debian's GCC does not ship though its runtime has the function.
+extern "C" int __sanitizer_install_malloc_and_free_hooks(void (*malloc_hook)(const volatile void*, size_t),
+                                                         void (*free_hook)(const volatile void*));
 #endif
 
 namespace calm::fuzz {
