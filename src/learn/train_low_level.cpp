@@ -114,7 +114,6 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
     fail("{}: nothing to resume, there is no checkpoint.pt; start without --resume", out.string());
   if (!resume && std::filesystem::exists(checkpoint))
     fail("{}: holds a run already; add --resume to go on with it, or give another --out", out.string());
-  write_file_atomic(out / "settings.yaml", settings_to_yaml(settings));
 
   spdlog::info("{} clips, {:.1f} s in all; {} environments of {} ({} DoFs)", library.num_clips(),
                library.total_seconds(), settings.num_envs, character.name, character.num_dofs);
@@ -128,6 +127,8 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
     if (const auto past = curves.curve("seconds", ""); !past.y.empty()) seconds_before = past.y.back();
     spdlog::info("resumed at iteration {}, {:.2f} M samples", trainer.iteration(), trainer.samples() / 1e6);
   }
+  // not before the checkpoint has fitted: settings that do not must not replace those that do
+  write_file_atomic(out / "settings.yaml", settings_to_yaml(settings));
   EventWriter events(out);
 
   const auto save = [&] {
