@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstring>
+#include <limits>
 
 #include "base/error.h"
 #include "features/features.h"
@@ -62,11 +63,6 @@ constexpr int kGrain = 4;  // environments a thread takes at a time
 
 }  // namespace
 
-float snap_to_moment(float time, float dt) {
-  const float grid = dt / kMomentsPerStep;
-  return std::floor(time / grid + 1e-3f) * grid;
-}
-
 BatchEnv::BatchEnv(const Character& character, const MotionLibrary& library, Simulator& simulator, ThreadPool& pool,
                    const EnvSettings& settings, const PhysicsSettings& physics, uint64_t seed)
     : character_(&character),
@@ -76,6 +72,7 @@ BatchEnv::BatchEnv(const Character& character, const MotionLibrary& library, Sim
       settings_(settings),
       num_envs_(simulator.state().num_envs),
       dt_(1.0f / physics.control_rate),
+      moments_(library, dt_),
       episodes_(num_envs_),
       windows_(num_envs_),
       observations_(static_cast<size_t>(num_envs_) * character.observation_size()),
@@ -166,7 +163,7 @@ void BatchEnv::start_from_clip(int env, int clip, float time, Window window) {
   simulator_->set_state(env, root, state.dof_pos, state.dof_vel);
   Episode& episode = episodes_[env];
   episode.step = 0, episode.grace = 0, episode.latent_left = settings_.latent_steps_max;
-  episode.reference_clip = clip, episode.reference_time = time;
+  episode.reference = moments_.moment({clip, time});
   windows_[env] = window;
   window_changed_[env] = 1;
   terminated_[env] = truncated_[env] = 0;
@@ -179,7 +176,7 @@ void BatchEnv::reset_env(int env, CharacterState& scratch) {
   Episode& episode = episodes_[env];
   Rng& rng = episode.rng;
   const bool fell = terminated_[env] && !simulator_->state().diverged[env];
-  episode.step = 0, episode.grace = 0, episode.reference_clip = -1;
+  episode.step = 0, episode.grace = 0, episode.reference = -1;
 
   if (fell && rng.uniform() < settings_.recover_in_place) {
     episode.grace = settings_.recovery_grace;
@@ -194,7 +191,7 @@ void BatchEnv::reset_env(int env, CharacterState& scratch) {
     fill_history(env);
   } else if (rng.uniform() < settings_.reset_from_clip) {
     const int clip = library_->sample_clip(rng);
-    const float length = library_->clip(clip).length(), time = rng.uniform() * length;
+    const float length = library_->clip(clip).length(), time = snap_to_moment(rng.uniform() * length, dt_);
     library_->state(clip, time, scratch);
     RootState root = scratch.root();
     root.pos.head<2>().setZero();
@@ -205,7 +202,10 @@ void BatchEnv::reset_env(int env, CharacterState& scratch) {
       const float span = static_cast<float>(settings_.encoder_frames - 1) * dt_;
       const float earliest = std::max(time, std::min(length, span)), latest = std::min(length, time + span);
       windows_[env] = {clip, snap_to_moment(rng.uniform(earliest, std::max(earliest, latest)), dt_)};
-      episode.reference_clip = clip, episode.reference_time = time;
+      // no less than a step of the clip must be left
+      const int64_t moment = moments_.moment({clip, time});
+      if (rng.uniform() < follow_share_ && moment + kMomentsPerStep <= moments_.last_of(clip))
+        episode.reference = moment, episode.latent_left = settings_.episode_steps;
     }
     fill_history_from_clip(env, clip, time);
   } else {
@@ -222,39 +222,51 @@ void BatchEnv::reset_all() {
   pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) { reset_env(env, scratch_[worker]); });
 }
 
+bool BatchEnv::clip_is_over(const Episode& episode) const {
+  return episode.reference >= 0 && episode.reference == moments_.last_of(moments_.clip_of(episode.reference));
+}
+
 bool BatchEnv::has_fallen(int env) const {
   // contacts settle in the first step
   return episodes_[env].step > 1 && touches_while_low(*character_, simulator_->state(), env);
 }
 
-// Peng et al. 2018 (DeepMimic), pose and root terms: how near the state is to the clip's at the same moment.
-float BatchEnv::track(int env, CharacterState& scratch) const {
-  const Episode& episode = episodes_[env];
-  if (episode.reference_clip < 0) return -1.0f;
-  const float time = episode.reference_time + static_cast<float>(episode.step) * dt_;
-  if (time > library_->clip(episode.reference_clip).length()) return -1.0f;
-  library_->state(episode.reference_clip, time, scratch);
-  const CharacterStateView reference = scratch.view(), state = simulator_->state().view(env);
-
-  float pose = 0.0f, joint_velocity = 0.0f;
-  for (const Joint& joint : character_->joints)
-    pose +=
-        exp_map_from_quat(joint_rotation(joint, reference.dof_pos).conjugate() * joint_rotation(joint, state.dof_pos))
-            .squaredNorm();
-  for (int d = 0; d < character_->num_dofs; ++d) {
-    const float difference = state.dof_vel[d] - reference.dof_vel[d];
-    joint_velocity += difference * difference;
+// A product of the terms of Peng et al. 2018 (DeepMimic), over motion features: a sum would pay for standing still in a
+// clip of walking. Of two columns of a rotation matrix the squared difference is about 4/3 of the squared angle.
+float BatchEnv::follow(int env) {
+  Episode& episode = episodes_[env];
+  if (episode.reference < 0) return -1.0f;
+  const size_t features = moments_.num_features();
+  const float* state = &disc_windows_[env * features * settings_.discriminator_frames];
+  struct Term {
+    size_t count;
+    float weight;
+  };
+  const Term terms[] = {{1, 20.0f},                                           // root height, m²
+                        {6, 1.5f},                                            // root tilt
+                        {3, 1.0f},                                            // root velocity, (m/s)²
+                        {3, 0.1f},                                            // root angular velocity, (rad/s)²
+                        {6 * character_->joints.size(), 0.3f},                // joint rotations
+                        {static_cast<size_t>(character_->num_dofs), 0.002f},  // joint velocities, (rad/s)²
+                        {3 * character_->key_bodies.size(), 3.0f}};           // key bodies, m²
+  const int64_t last = moments_.last_of(moments_.clip_of(episode.reference));
+  float best = std::numeric_limits<float>::infinity();
+  int64_t best_moment = episode.reference;
+  for (const int advance : {kMomentsPerStep, kMomentsPerStep / 2, 3 * kMomentsPerStep / 4, 5 * kMomentsPerStep / 4,
+                            3 * kMomentsPerStep / 2}) {
+    const int64_t moment = std::min(last, episode.reference + advance);
+    const float *x = state, *y = moments_.row(moment);
+    float error = 0.0f;
+    for (const Term& term : terms) {
+      float squared = 0.0f;
+      for (size_t i = 0; i < term.count; ++i) squared += (x[i] - y[i]) * (x[i] - y[i]);
+      error += term.weight * squared;
+      x += term.count, y += term.count;
+    }
+    if (error < best) best = error, best_moment = moment;
   }
-  const Quat to_heading = inverse_heading(state.rot(0)), reference_to_heading = inverse_heading(reference.rot(0));
-  const float height = state.pos(0).z() - reference.pos(0).z();
-  const float tilt =
-      exp_map_from_quat((to_heading * state.rot(0)).conjugate() * (reference_to_heading * reference.rot(0)))
-          .squaredNorm();
-  const float velocity = (to_heading * state.vel(0) - reference_to_heading * reference.vel(0)).squaredNorm();
-  const float turning = state.ang_vel(0).z() - reference.ang_vel(0).z();
-  return 0.45f * std::exp(-0.6f * pose) + 0.1f * std::exp(-0.005f * joint_velocity) +
-         0.15f * std::exp(-20.0f * height * height - 5.0f * tilt) + 0.2f * std::exp(-2.0f * velocity) +
-         0.1f * std::exp(-0.5f * turning * turning);
+  episode.reference = best_moment;
+  return std::exp(-best);
 }
 
 void BatchEnv::step(std::span<const float> actions) {
@@ -270,7 +282,7 @@ void BatchEnv::step(std::span<const float> actions) {
 
   const size_t features = character_->motion_feature_size();
   const size_t window_size = features * settings_.discriminator_frames;
-  pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) {
+  pool_->parallel_for(num_envs_, kGrain, [&](int env, int) {
     Episode& episode = episodes_[env];
     ++episode.step;
     --episode.latent_left;
@@ -283,10 +295,11 @@ void BatchEnv::step(std::span<const float> actions) {
 
     // ends; an environment put back by the simulator counts as fallen
     const bool diverged = simulator_->state().diverged[env];
-    terminated_[env] = diverged || (episode.grace == 0 && has_fallen(env));
-    truncated_[env] = !terminated_[env] && episode.step >= settings_.episode_steps;
+    tracking_[env] = diverged ? -1.0f : follow(env);
+    const bool strayed = tracking_[env] >= 0.0f && tracking_[env] < settings_.follow_limit;
+    terminated_[env] = diverged || strayed || (episode.grace == 0 && has_fallen(env));
+    truncated_[env] = !terminated_[env] && (episode.step >= settings_.episode_steps || clip_is_over(episode));
     if (episode.grace > 0) --episode.grace;
-    tracking_[env] = diverged ? -1.0f : track(env, scratch_[worker]);
   });
 
   for (int env = 0; env < num_envs_; ++env) {
@@ -305,7 +318,6 @@ void BatchEnv::reset_finished() {
       reset_env(env, scratch_[worker]);
     } else if (!hold_windows_ && episodes_[env].latent_left <= 0) {
       draw_window(env);
-      episodes_[env].reference_clip = -1;
     }
   });
 }
@@ -314,7 +326,7 @@ std::string BatchEnv::save() const {
   Packer out;
   for (int env = 0; env < num_envs_; ++env) {
     const Episode& e = episodes_[env];
-    out.put(e.step), out.put(e.grace), out.put(e.latent_left), out.put(e.reference_clip), out.put(e.reference_time);
+    out.put(e.step), out.put(e.grace), out.put(e.latent_left), out.put(e.reference);
     out.put(e.rng.state());
     out.put(windows_[env]);
     out.put_array(std::span<const double>(simulator_->save(env)));
@@ -333,7 +345,8 @@ void BatchEnv::restore(const std::string& saved) {
   for (int env = 0; env < num_envs_; ++env) {
     Episode& e = episodes_[env];
     e.step = in.get<int>(), e.grace = in.get<int>(), e.latent_left = in.get<int>();
-    e.reference_clip = in.get<int>(), e.reference_time = in.get<float>();
+    e.reference = in.get<int64_t>();
+    if (e.reference >= moments_.num_moments()) fail("saved environments do not fit: other clips");
     e.rng.set_state(in.get<Rng::State>());
     windows_[env] = in.get<Window>();
     in.get_array(simulated, true);

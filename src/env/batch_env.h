@@ -4,6 +4,11 @@
 // `truncated` (time is up); the learner reads them; reset_finished() then starts new episodes where one ended and
 // draws new latent windows where they are due. All buffers are allocated at construction, rows are environments.
 // Deterministic: every environment has a random stream of its own.
+//
+// Following (not in the paper; for the first hours of a training): an episode that starts from a clip under a latent of
+// that clip is scored by how near it stays to the clip, ends early where it strays, and its time is up where the clip
+// ends. The clip's time runs between half and one and a half times as fast as the simulation's, whichever fits best, as
+// the policy cannot know the clip's time, only the state it is in.
 #pragma once
 
 #include <memory>
@@ -12,7 +17,7 @@
 
 #include "base/rng.h"
 #include "base/threads.h"
-#include "motion/library.h"
+#include "env/moment_table.h"
 #include "sim/simulator.h"
 
 namespace calm {
@@ -28,6 +33,7 @@ struct EnvSettings {
   int latent_steps_min = 10;      // a latent is held for a random number of control steps in
   int latent_steps_max = 150;     // [min, max]
   float latent_of_start = 0.0f;   // share of clip resets whose first latent is of the clip and time started from
+  float follow_limit = 0.0f;      // > 0: a following episode ends as a fall where its tracking score is below this
   int discriminator_frames = 10;  // consecutive control steps, newest first
   int encoder_frames = 60;        // 2 s
 };
@@ -44,15 +50,10 @@ void visit(Visitor& v, EnvSettings& s) {
   v("latent_steps_min", s.latent_steps_min);
   v("latent_steps_max", s.latent_steps_max);
   v("latent_of_start", s.latent_of_start);
+  v("follow_limit", s.follow_limit);
   v("discriminator_frames", s.discriminator_frames);
   v("encoder_frames", s.encoder_frames);
 }
-
-// Windows start on a grid of this many moments a control step, so that features of all moments fit a table.
-inline constexpr int kMomentsPerStep = 8;
-
-// Time snapped down to that grid.
-float snap_to_moment(float time, float dt);
 
 class BatchEnv {
  public:
@@ -60,6 +61,7 @@ class BatchEnv {
   BatchEnv(const Character& character, const MotionLibrary& library, Simulator& simulator, ThreadPool& pool,
            const EnvSettings& settings, const PhysicsSettings& physics, uint64_t seed);
 
+  const MomentTable& moments() const { return moments_; }
   int num_envs() const { return num_envs_; }
   float dt() const { return dt_; }
 
@@ -80,9 +82,12 @@ class BatchEnv {
   std::span<const Window> windows() const { return windows_; }                    // (env) window of the latent in force
   std::span<const uint8_t> window_changed() const { return window_changed_; }     // (env) by the last reset_finished
 
-  // How well each environment follows the clip it was started from, in [0, 1]; negative where that says nothing
-  // (not started from a clip, the clip is over, or the latent is of another). Computed by step(). (env)
+  // How well each environment follows the clip it was started from, in [0, 1]; negative where it does not follow one.
+  // Computed by step(). (env)
   std::span<const float> tracking() const { return tracking_; }
+
+  // Share of the episodes that could follow (latent_of_start) which do; the others are free. From the next reset on.
+  void set_follow_share(double share) { follow_share_ = static_cast<float>(share); }
 
   // Totals since construction, for curves.
   struct Counts {
@@ -101,11 +106,10 @@ class BatchEnv {
 
  private:
   struct Episode {
-    int step = 0;             // control steps since the start
-    int grace = 0;            // steps left in which a fall does not end the episode
-    int latent_left = 0;      // steps until the next latent
-    int reference_clip = -1;  // clip the episode was started from while tracking it makes sense
-    float reference_time = 0.0f;
+    int step = 0;            // control steps since the start
+    int grace = 0;           // steps left in which a fall does not end the episode
+    int latent_left = 0;     // steps until the next latent
+    int64_t reference = -1;  // moment of the clip that the episode follows; -1: it follows none
     Rng rng;
   };
 
@@ -116,7 +120,8 @@ class BatchEnv {
   void fill_history(int env);                                  // every frame as the newest
   void fill_history_from_clip(int env, int clip, float time);  // frames as the clip had them
   bool has_fallen(int env) const;
-  float track(int env, CharacterState& scratch) const;
+  bool clip_is_over(const Episode& episode) const;
+  float follow(int env);  // advances the clip's time; the tracking score
 
   const Character* character_;
   const MotionLibrary* library_;
@@ -125,6 +130,8 @@ class BatchEnv {
   EnvSettings settings_;
   int num_envs_;
   float dt_;
+  MomentTable moments_;
+  float follow_share_ = 1.0f;
   bool hold_windows_ = false;
 
   std::vector<Episode> episodes_;  // (env)

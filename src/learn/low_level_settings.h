@@ -55,8 +55,10 @@ struct WarmStartSettings {
 
 struct RewardSettings {
   float discriminator_scale = 2.0f;
-  float tracking_weight = 0.0f;  // of following the start clip (not in the paper), at the start of training
-  double tracking_fade = 0.0;    // samples after which that weight has fallen to 0
+  float tracking_weight =
+      0.0f;  // of the tracking score in episodes that follow their clip (not in the paper); 0: none do
+  double tracking_full = 0.0;  // samples until which all episodes that can follow do;
+  double tracking_fade = 0.0;  // samples from which none does; 0: they always do
 };
 
 struct LowLevelSettings {
@@ -125,6 +127,7 @@ template <class Visitor>
 void visit(Visitor& v, RewardSettings& s) {
   v("discriminator_scale", s.discriminator_scale);
   v("tracking_weight", s.tracking_weight);
+  v("tracking_full", s.tracking_full);
   v("tracking_fade", s.tracking_fade);
 }
 

@@ -7,11 +7,17 @@
 #include "learn/low_level_trainer.h"
 
 #include <dlfcn.h>
+#include <spdlog/spdlog.h>
 #include <torch/torch.h>
+
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <array>
 #include <chrono>
 #include <future>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -67,19 +73,39 @@ std::string tensor_to_bytes(const torch::Tensor& t) {
 
 namespace {
 
-// Threads of the rollout; with overlap the update has one of them to itself.
-int rollout_threads(const LowLevelSettings& s) {
-  const int all = s.threads > 0 ? s.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  return s.overlap ? std::max(1, all - 1) : all;
+// Of rollout and update; with overlap each has its own.
+int all_threads(const LowLevelSettings& s) {
+  return s.threads > 0 ? s.threads : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+int rollout_threads(const LowLevelSettings& s) { return s.overlap ? std::max(1, all_threads(s) - 1) : all_threads(s); }
+int update_threads(const LowLevelSettings& s) { return s.overlap ? 1 : all_threads(s); }
+
+// Share of the episodes that could follow their clip which do.
+double follow_share(const RewardSettings& reward, double samples) {
+  if (reward.tracking_weight <= 0.0f) return 0.0;
+  if (reward.tracking_fade <= 0.0) return 1.0;
+  return std::clamp((reward.tracking_fade - samples) / std::max(reward.tracking_fade - reward.tracking_full, 1.0), 0.0,
+                    1.0);
 }
 
-// LibTorch's and OpenBLAS's threads for the calling thread. OpenBLAS has a pool of its own that LibTorch does not know
-// of; left alone the two fight for the cores.
+// LibTorch's and OpenBLAS's threads for the calling thread. Where OpenBLAS has a pool of its own, that pool gets the
+// threads and LibTorch's OpenMP none: two pools spin against each other and halve the speed.
 void set_math_threads(int threads) {
-  torch::set_num_threads(threads);
   using SetThreads = void (*)(int);
   static const auto openblas = reinterpret_cast<SetThreads>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
   if (openblas) openblas(threads);
+  torch::set_num_threads(openblas ? 1 : threads);
+}
+
+// Every iteration takes and frees the same tensors of tens of megabytes. By default glibc gives each back to the system
+// at once, and a third of the time goes into fetching zeroed pages again.
+void keep_freed_memory() {
+#ifdef __GLIBC__
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  mallopt(M_TOP_PAD, 64 << 20);
+  mallopt(M_ARENA_MAX, 1);
+#endif
 }
 
 }  // namespace
@@ -177,6 +203,7 @@ struct LowLevelTrainer::Impl {
   ThreadPool pool;
   std::unique_ptr<Simulator> simulator;
   std::unique_ptr<BatchEnv> env;
+  const MomentTable& clip_moments;
   MotionTable table;
   torch::Tensor table_normalised;
 
@@ -208,7 +235,8 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
       pool(rollout_threads(s)),
       simulator(make_simulator(s.backend, c, s.physics, s.num_envs, pool)),
       env(std::make_unique<BatchEnv>(c, l, *simulator, pool, s.env, s.physics, static_cast<uint64_t>(s.seed))),
-      table(l, 1.0f / s.physics.control_rate, device),
+      clip_moments(env->moments()),
+      table(clip_moments, device),
       obs_norm(c.observation_size(), device),
       feature_norm(c.motion_feature_size(), device),
       value_norm(1, device),
@@ -216,7 +244,8 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
       exploration(exploration_probabilities(s.num_envs)),
       rng(static_cast<uint64_t>(s.seed), 0x1ea4ull),
       rollout_rng(static_cast<uint64_t>(s.seed), 0xac7ull) {
-  set_math_threads(s.overlap ? 1 : pool.size());
+  keep_freed_memory();
+  set_math_threads(update_threads(s));
   const NetworkSettings& n = s.network;
   const int f = c.motion_feature_size(), o = c.observation_size();
   const int encoder_frames = (s.env.encoder_frames + n.encoder_stride - 1) / n.encoder_stride;
@@ -293,17 +322,15 @@ torch::Tensor LowLevelTrainer::Impl::encode(const MlpNet& net, const torch::Tens
 // next state. A drive lags by kd / kp seconds, hence the target runs ahead by as much.
 void LowLevelTrainer::Impl::warm_start() {
   const WarmStartSettings& w = settings.warm_start;
-  const float dt = 1.0f / settings.physics.control_rate, grid = dt / kMomentsPerStep;
+  const float dt = 1.0f / settings.physics.control_rate;
   const int64_t moments = table.features().size(0), O = character.observation_size(), A = character.num_dofs;
 
   // observations and targets at every moment, once
   auto obs = torch::empty({moments, O}), targets = torch::empty({moments, A});
   CharacterState state(character);
-  std::vector<int64_t> last(moments);  // last moment of the same clip
-  for (int64_t m = 0, first = 0; m < moments; ++m) {
-    const int clip = table.clip_of(m);
-    if (m > 0 && table.clip_of(m - 1) != clip) first = m;
-    const float time = static_cast<float>(m - first) * grid;
+  for (int64_t m = 0; m < moments; ++m) {
+    const int clip = clip_moments.clip_of(m);
+    const float time = clip_moments.time_of(m);
     library.state(clip, time, state);
     write_observation(character, state.view(), obs[m].data_ptr<float>());
     library.state(clip, time + dt, state);
@@ -314,9 +341,9 @@ void LowLevelTrainer::Impl::warm_start() {
       target[d] = std::clamp((position - character.action_offset[d]) / character.action_scale[d], -1.0f, 1.0f);
     }
   }
-  for (int64_t m = moments; m-- > 0;)
-    last[m] = m + 1 < moments && table.clip_of(m + 1) == table.clip_of(m) ? last[m + 1] : m;
 
+  spdlog::info("warm start: {} supervised steps", w.steps);
+  set_math_threads(all_threads(settings));  // nothing else runs yet
   table_normalised = feature_norm.normalise(table.features());
   const auto obs_normalised = obs_norm.normalise(obs.to(device));
   targets = targets.to(device);
@@ -329,19 +356,23 @@ void LowLevelTrainer::Impl::warm_start() {
   for (int step = 0; step < w.steps; ++step) {
     for (int i = 0; i < w.minibatch; ++i) {
       now[i] = rng.below(static_cast<int>(moments));
-      newest[i] = std::min(last[now[i]], now[i] + rng.below(static_cast<int>(span)));
+      newest[i] =
+          std::min(clip_moments.last_of(clip_moments.clip_of(now[i])), now[i] + rng.below(static_cast<int>(span)));
     }
     float* n = noise.data_ptr<float>();
     for (int64_t i = 0; i < noise.numel(); ++i) n[i] = w.observation_noise * rng.uniform(-1.7f, 1.7f);
     const auto index = torch::tensor(now).to(device);
     const auto z = encode(torch::tensor(newest).to(device));
     const auto mean = actor->forward(obs_normalised.index_select(0, index) + noise.to(device), z);
-    const auto loss = (mean - targets.index_select(0, index)).square().sum(1).mean() +
-                      settings.update.encoder_weight * settings.update.uniformity_weight * uniformity_loss(z);
+    const auto loss =
+        (mean - targets.index_select(0, index)).square().sum(1).mean() +
+        settings.update.encoder_weight * settings.update.uniformity_weight *
+            uniformity_loss(z.narrow(0, 0, std::min<int64_t>(w.minibatch, 256)));  // grows with its square
     adam.zero_grad();
     loss.backward();
     adam.step();
   }
+  set_math_threads(update_threads(settings));
 }
 
 void LowLevelTrainer::Impl::refresh_behaviour() {
@@ -379,7 +410,7 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
 
   // every latent in force is encoded anew, as the encoder has changed since
   std::vector<int64_t> current(N);
-  for (int64_t e = 0; e < N; ++e) current[e] = e, moments.push_back(table.moment(env->windows()[e]));
+  for (int64_t e = 0; e < N; ++e) current[e] = e, moments.push_back(clip_moments.moment(env->windows()[e]));
   const auto encode_new = [&](size_t begin) {
     const auto fresh =
         torch::tensor(std::vector<int64_t>(moments.begin() + static_cast<std::ptrdiff_t>(begin), moments.end()));
@@ -430,7 +461,7 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
       end_row.push_back(t * N + e);
       end_obs.insert(end_obs.end(), after.begin() + e * O, after.begin() + (e + 1) * O);
       current[e] = static_cast<int64_t>(moments.size());
-      moments.push_back(table.moment(env->windows()[e]));
+      moments.push_back(clip_moments.moment(env->windows()[e]));
     }
     spent.features += now_s() - start - physics;
     start = now_s();
@@ -468,8 +499,7 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   // reward: how real the discriminator finds the window under the latent in force
   const auto logits = discriminator->forward(normalised_windows(data.windows), z).squeeze(1);
   const auto style = discriminator_reward(logits, settings.reward.discriminator_scale);
-  double w = settings.reward.tracking_weight;
-  if (settings.reward.tracking_fade > 0.0) w *= std::max(0.0, 1.0 - samples / settings.reward.tracking_fade);
+  const float w = settings.reward.tracking_weight;
   const auto tracked = (data.tracking >= 0.0f).to(torch::kFloat32);
   const auto rewards = style * (1.0f - w * tracked) + w * tracked * settings.reward.discriminator_scale * data.tracking;
 
@@ -524,7 +554,8 @@ LowLevelTrainer::Impl::ClipBatch LowLevelTrainer::Impl::draw_clip_batch(int n) {
     const float apart = settings.update.alignment_seconds;
     Window second = window;
     second.time = snap_to_moment(std::clamp(window.time + rng.uniform(-apart, apart), earliest, length), dt);
-    newest[i] = table.moment(inside), moments[i] = table.moment(window), near[i] = table.moment(second);
+    newest[i] = clip_moments.moment(inside), moments[i] = clip_moments.moment(window),
+    near[i] = clip_moments.moment(second);
   }
   // another motion: a row of the batch drawn from another clip
   if (library.num_clips() > 1)
@@ -549,6 +580,7 @@ void LowLevelTrainer::Impl::update() {
   int steps = 0;
   double kl_last_pass = 0.0;
   int kl_steps = 0;
+  const auto beside = all_threads(settings) > 1 ? std::launch::async : std::launch::deferred;
 
   std::vector<int64_t> order(rows);
   for (int64_t i = 0; i < rows; ++i) order[i] = i;
@@ -564,6 +596,36 @@ void LowLevelTrainer::Impl::update() {
       const auto unique = torch::_unique2(data.window_id.index_select(0, index), true, true, false);
       const auto z = encode(data.moments.index_select(0, std::get<0>(unique))).index_select(0, std::get<1>(unique));
 
+      // discriminator: simulated and replayed windows, and clip windows with another motion's latent, against clips.
+      // Latents come without gradients, so its losses share nothing with the others and run beside them.
+      const ClipBatch clips = draw_clip_batch(static_cast<int>(D));
+      const auto clip_z = encode(clips.moments);
+      std::vector<int64_t> picks(replay_count > 0 ? D : 0);
+      for (auto& pick : picks) pick = rng.below(static_cast<int>(replay_count));
+      torch::Tensor negatives = torch::empty({0}, torch::kInt64);  // rows of the clip batch
+      if (u.negatives) negatives = torch::nonzero(clips.other >= 0).squeeze(1);
+      optimiser->zero_grad();
+      auto judged = std::async(beside, [&, fake_z = z.narrow(0, 0, D).detach(), clip_z = clip_z.detach()] {
+        set_math_threads(update_threads(settings));
+        std::vector<torch::Tensor> fake = {normalised_windows(data.windows.index_select(0, fake_index))};
+        std::vector<torch::Tensor> latents = {fake_z};
+        if (!picks.empty()) {
+          const auto pick = torch::tensor(picks).to(device);
+          fake.push_back(normalised_windows(replay_windows.index_select(0, pick)));
+          const torch::NoGradGuard no_grad;
+          const auto distinct = torch::_unique2(replay_moments.index_select(0, pick), true, true, false);
+          latents.push_back(encode(std::get<0>(distinct)).index_select(0, std::get<1>(distinct)));
+        }
+        if (negatives.size(0) > 0) {
+          fake.push_back(clips.features.index_select(0, negatives));
+          latents.push_back(clip_z.index_select(0, clips.other.index_select(0, negatives)));
+        }
+        auto losses = discriminator_losses(*discriminator, torch::cat(fake), torch::cat(latents), clips.features,
+                                           clip_z, u.discriminator);
+        (u.discriminator_weight * losses.total).backward();
+        return losses;
+      });
+
       // policy and value
       const auto obs = obs_norm.normalise(data.obs.index_select(0, index));
       const auto mean = actor->forward(obs, z);
@@ -576,36 +638,12 @@ void LowLevelTrainer::Impl::update() {
       const auto value_loss = (value - targets.index_select(0, index)).square().mean();
       const auto bounds = bound_loss(mean).mean();
 
-      // discriminator: simulated and replayed windows, and clip windows with another motion's latent, against clips
-      const ClipBatch clips = draw_clip_batch(static_cast<int>(D));
-      const auto clip_z = encode(clips.moments);
-      std::vector<torch::Tensor> fake = {normalised_windows(data.windows.index_select(0, fake_index))};
-      std::vector<torch::Tensor> fake_z = {z.narrow(0, 0, D).detach()};
-      if (replay_count > 0) {
-        std::vector<int64_t> picks(D);
-        for (auto& pick : picks) pick = rng.below(static_cast<int>(replay_count));
-        const auto pick = torch::tensor(picks).to(device);
-        fake.push_back(normalised_windows(replay_windows.index_select(0, pick)));
-        const torch::NoGradGuard no_grad;
-        const auto distinct = torch::_unique2(replay_moments.index_select(0, pick), true, true, false);
-        fake_z.push_back(encode(std::get<0>(distinct)).index_select(0, std::get<1>(distinct)));
-      }
-      torch::Tensor negatives;  // rows of the clip batch
-      if (u.negatives) {
-        negatives = torch::nonzero(clips.other >= 0).squeeze(1);
-        fake.push_back(clips.features.index_select(0, negatives));
-        fake_z.push_back(clip_z.detach().index_select(0, clips.other.index_select(0, negatives)));
-      }
-      const auto d = discriminator_losses(*discriminator, torch::cat(fake), torch::cat(fake_z), clips.features,
-                                          clip_z.detach(), u.discriminator);
-
       const auto alignment = alignment_loss(clip_z, encode(clips.near));
       const auto uniformity = uniformity_loss(clip_z);
       const auto loss = actor_loss + u.value_weight * value_loss + u.bound_weight * bounds +
-                        u.discriminator_weight * d.total +
                         u.encoder_weight * (alignment + u.uniformity_weight * uniformity);
-      optimiser->zero_grad();
       loss.backward();
+      const DiscriminatorLosses d = judged.get();
       losses_s += now_s() - start;
 
       start = now_s();
@@ -631,7 +669,7 @@ void LowLevelTrainer::Impl::update() {
       const auto below = (d.fake_logits < 0.0f).to(torch::kFloat32);
       sums["accuracy_simulated"] += below.narrow(0, 0, D).mean().item<double>();
       sums["accuracy_clips"] += (d.clip_logits > 0.0f).to(torch::kFloat32).mean().item<double>();
-      if (u.negatives && negatives.size(0) > 0)
+      if (negatives.size(0) > 0)
         sums["accuracy_negatives"] +=
             below.narrow(0, below.size(0) - negatives.size(0), negatives.size(0)).mean().item<double>();
       ++steps;
@@ -704,6 +742,7 @@ void LowLevelTrainer::iterate() {
   const auto before = t.env->counts();
   if (t.iteration == 0 && t.settings.warm_start.steps > 0) t.warm_start();
   const bool first = !t.data.obs.defined();
+  t.env->set_follow_share(follow_share(t.settings.reward, t.samples));
   if (first || !t.settings.overlap) {
     t.refresh_behaviour();
     t.data = t.rollout();
@@ -770,7 +809,7 @@ SafeTensors LowLevelTrainer::export_model() const {
     const Clip& clip = t.library.clip(c);
     const float half = 0.5f * static_cast<float>(t.settings.env.encoder_frames - 1) * dt;
     const float newest = std::min(clip.length(), 0.5f * clip.length() + half);
-    moments.push_back(t.table.moment({c, snap_to_moment(newest, dt)}));
+    moments.push_back(t.clip_moments.moment({c, snap_to_moment(newest, dt)}));
     clips.push_back({{"name", clip.name}, {"tags", clip.tags}, {"duration", clip.length()}});
   }
   file.tensors["latents"] = to_runtime(t.encode(torch::tensor(moments).to(t.device)));

@@ -2,33 +2,14 @@
 
 namespace calm {
 
-MotionTable::MotionTable(const MotionLibrary& library, float dt, torch::Device device) : grid_(dt / kMomentsPerStep) {
-  const int size = library.character().motion_feature_size();
-  std::vector<float> rows;
-  std::vector<int64_t> first_of;
-  for (int clip = 0; clip < library.num_clips(); ++clip) {
-    const auto first = static_cast<int64_t>(clip_of_.size());
-    first_.push_back(first);
-    const int moments = static_cast<int>(std::floor(library.clip(clip).length() / grid_ + 1e-3f)) + 1;
-    rows.resize(rows.size() + static_cast<size_t>(moments) * size);
-    for (int m = 0; m < moments; ++m) {
-      library.window_features({clip, static_cast<float>(m) * grid_}, 1, dt,
-                              &rows[static_cast<size_t>(first + m) * size]);
-      clip_of_.push_back(clip);
-      first_of.push_back(first);
-    }
-  }
-  const auto count = static_cast<int64_t>(clip_of_.size());
-  features_ = torch::from_blob(rows.data(), {count, size}, torch::kFloat32).clone().to(device);
-  first_of_ = torch::from_blob(first_of.data(), {count}, torch::kInt64).clone().to(device);
-}
-
-int64_t MotionTable::moment(const Window& window) const {
-  const auto offset = static_cast<int64_t>(std::floor(window.time / grid_ + 1e-2f));
-  int64_t m = first_[window.clip] + std::max<int64_t>(offset, 0);
-  const int64_t end = window.clip + 1 < static_cast<int>(first_.size()) ? first_[window.clip + 1]
-                                                                        : static_cast<int64_t>(clip_of_.size());
-  return std::min(m, end - 1);
+MotionTable::MotionTable(const MomentTable& moments, torch::Device device) {
+  const int64_t count = moments.num_moments();
+  std::vector<int64_t> first_of(count);
+  for (int64_t m = 0; m < count; ++m) first_of[m] = moments.first_of(moments.clip_of(m));
+  features_ =
+      torch::from_blob(const_cast<float*>(moments.features().data()), {count, moments.num_features()}, torch::kFloat32)
+          .to(device);
+  first_of_ = torch::tensor(first_of).to(device);
 }
 
 torch::Tensor MotionTable::gather(const torch::Tensor& table, const torch::Tensor& newest, int frames,

@@ -1,23 +1,17 @@
-// Motion features of every clip at every moment of a grid (kMomentsPerStep a control step), computed once. A window is
-// then the index of its newest moment, and windows are gathered instead of rebuilt: exact at grid moments, and cheap.
+// The moment table on the learner's device: windows are gathered by their newest moment instead of rebuilt, exact at
+// grid moments, and cheap.
 #pragma once
 
 #include <torch/torch.h>
 
-#include <vector>
-
-#include "env/batch_env.h"
-#include "motion/library.h"
+#include "env/moment_table.h"
 
 namespace calm {
 
 class MotionTable {
  public:
-  MotionTable(const MotionLibrary& library, float dt, torch::Device device);
-
-  // Moment of a window's newest frame.
-  int64_t moment(const Window& window) const;
-  int clip_of(int64_t moment) const { return clip_of_[static_cast<size_t>(moment)]; }
+  // On the CPU the features are those of `moments` themselves, which must then outlive this.
+  MotionTable(const MomentTable& moments, torch::Device device);
 
   const torch::Tensor& features() const { return features_; }  // (moments, features)
 
@@ -26,9 +20,6 @@ class MotionTable {
   torch::Tensor gather(const torch::Tensor& table, const torch::Tensor& newest, int frames, int stride = 1) const;
 
  private:
-  std::vector<int64_t> first_;  // (clips) first moment
-  std::vector<int> clip_of_;    // (moments)
-  float grid_;
   torch::Tensor features_, first_of_;  // (moments, f), (moments) first moment of the same clip
 };
 

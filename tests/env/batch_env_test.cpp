@@ -152,6 +152,73 @@ TEST(BatchEnv, TrackingIsPerfectAtTheClipsOwnState) {
   EXPECT_LT(world.env.tracking()[0], 0.7f);
 }
 
+EnvSettings following() {
+  auto settings = quick();
+  settings.reset_fallen = settings.recover_in_place = 0.0f;
+  settings.reset_from_clip = settings.latent_of_start = 1.0f;
+  return settings;
+}
+
+TEST(BatchEnv, AFollowingEpisodeEndsWhereItStrays) {
+  auto settings = following();
+  World world(settings, 8);
+  settings.follow_limit = 0.5f;
+  World strict(settings, 8);
+  int strayed = 0, ends = 0;
+  for (int i = 0; i < 60; ++i) {
+    for (World* w : {&world, &strict}) w->env.step(w->zero);
+    for (int e = 0; e < 8; ++e) {
+      const float tracking = strict.env.tracking()[e];
+      const bool strays = tracking >= 0.0f && tracking < 0.5f;  // negative: too near the clip's end to follow it
+      strayed += strays;
+      ends += strict.env.terminated()[e];
+      if (strays) EXPECT_TRUE(strict.env.terminated()[e]);
+    }
+    for (World* w : {&world, &strict}) w->env.reset_finished();
+  }
+  EXPECT_GT(strayed, 10);
+  EXPECT_GE(ends, strayed);
+  EXPECT_LT(world.env.counts().falls, strict.env.counts().falls);
+}
+
+TEST(BatchEnv, TheEndOfTheFollowedClipIsATimeout) {
+  auto settings = following();
+  settings.episode_steps = 10000;
+  World world(settings, 8);
+  for (int i = 0; i < 200; ++i) {
+    world.env.step(world.zero);
+    world.env.reset_finished();
+  }
+  EXPECT_GT(world.env.counts().timeouts, 3);
+}
+
+TEST(BatchEnv, NoneFollowsWhereTheShareIsZero) {
+  World world(following(), 6);
+  world.env.set_follow_share(0.0);
+  world.env.reset_all();
+  world.env.step(world.zero);
+  for (const float tracking : world.env.tracking()) EXPECT_LT(tracking, 0.0f);
+}
+
+// The clip's time waits for a slower character and hurries after a faster one, by half a step a step.
+TEST(BatchEnv, TheClipsTimeAdapts) {
+  auto settings = following();
+  World world(settings, 1);
+  const int raise = world.library.clip_index("raise_arms");
+  ASSERT_GE(raise, 0);
+  world.env.start_from_clip(0, raise, 0.5f, {raise, 2.0f});
+  CharacterState state(world.character);
+  for (int i = 1; i <= 12; ++i) {  // the clip's own states, at half its speed
+    world.library.state(raise, 0.5f + 0.5f * static_cast<float>(i) / 30.0f, state);
+    world.simulator->set_state(0, state.root(), state.dof_pos, state.dof_vel);
+    std::vector<float> hold(world.character.num_dofs);
+    for (int d = 0; d < world.character.num_dofs; ++d)
+      hold[d] = (state.dof_pos[d] - world.character.action_offset[d]) / world.character.action_scale[d];
+    world.env.step(hold);
+  }
+  EXPECT_GT(world.env.tracking()[0], 0.7f);
+}
+
 TEST(BatchEnv, SettingsThatCannotWorkAreErrors) {
   auto settings = quick();
   settings.latent_steps_min = 9, settings.latent_steps_max = 3;

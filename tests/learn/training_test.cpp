@@ -132,7 +132,8 @@ TEST(Training, PolicyFileActsAsTheActor) {
 
 TEST(MotionTable, GatheredWindowsAreTheLibrarysOwn) {
   const float dt = 1.0f / 30.0f;
-  const MotionTable table(generated(), dt, torch::kCPU);
+  const MomentTable moments(generated(), dt);
+  const MotionTable table(moments, torch::kCPU);
   const int size = human().motion_feature_size();
   Rng rng(7);
   for (int i = 0; i < 50; ++i) {
@@ -141,7 +142,7 @@ TEST(MotionTable, GatheredWindowsAreTheLibrarysOwn) {
     std::vector<float> expected(10 * static_cast<size_t>(size));
     generated().window_features(window, 10, dt, expected.data());
     const auto got =
-        table.gather(table.features(), torch::tensor(std::vector<int64_t>{table.moment(window)}), 10).contiguous();
+        table.gather(table.features(), torch::tensor(std::vector<int64_t>{moments.moment(window)}), 10).contiguous();
     // velocities are those of the earlier frame, so a moment on a frame may fall on either side by rounding; the poses
     // must agree
     for (int frame = 0; frame < 10; ++frame)
