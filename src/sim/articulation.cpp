@@ -25,7 +25,6 @@ Articulation make_articulation(const Character& character) {
   a.num_positions = kRootPositions, a.num_velocities = kRootVelocities + character.num_dofs;
   a.armature.assign(a.num_velocities, 0.0);
   a.parent_velocity = {-1, 0, 1, 2, 3, 4};
-  std::vector<int> last_velocity;  // of each link: where its children's rows go on
 
   for (const Body& body : character.bodies) {
     const bool root = body.parent < 0, fixed = !root && body.num_joints == 0;
@@ -45,10 +44,10 @@ Articulation make_articulation(const Character& character) {
         link.rot = a.body_rot[body.parent] * rot;
       }
       link.first_joint = static_cast<int>(a.joints.size()), link.num_joints = body.num_joints;
-      int velocity = root ? kRootVelocities - 1 : last_velocity[link.parent];
+      int velocity = root ? kRootVelocities - 1 : a.link_velocity[link.parent];
       for (int j = body.first_joint; j < body.first_joint + body.num_joints; ++j) {
         const Joint& joint = character.joints[j];
-        a.joints.push_back({joint.kind, joint.anchor.cast<double>(), joint.axis.cast<double>(),
+        a.joints.push_back({joint.kind, joint.anchor.cast<double>(), joint.axis.cast<double>().normalized(),
                             kRootVelocities + joint.dof, a.num_positions});
         a.num_positions += joint.kind == JointKind::kBall ? 4 : 1;
         for (int k = 0; k < joint.num_dofs; ++k) {
@@ -57,7 +56,7 @@ Articulation make_articulation(const Character& character) {
           a.armature[velocity] = character.armature[joint.dof + k];
         }
       }
-      last_velocity.push_back(velocity);
+      a.link_velocity.push_back(velocity);
       a.body_link.push_back(static_cast<int>(a.links.size()));
       a.body_pos.emplace_back(Eigen::Vector3d::Zero());
       a.body_rot.emplace_back(Eigen::Matrix3d::Identity());

@@ -36,6 +36,8 @@ struct Articulation {
   std::vector<LinkJoint> joints;
   std::vector<double> armature;  // (velocities) 0 for the root's
 
+  std::vector<int> link_velocity;  // (links) the velocity that its children's go on from: its last, or its parent's
+
   // Where each body went.
   std::vector<int> body_link;             // (bodies)
   std::vector<Eigen::Vector3d> body_pos;  // (bodies) in the link's frame
