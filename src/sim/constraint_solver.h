@@ -9,32 +9,10 @@
 // while others go on.
 #pragma once
 
-#include <experimental/simd>
-
+#include "sim/lanes.h"
 #include "sim/smooth_dynamics.h"
 
 namespace calm {
-
-// What differs between a number and lanes of numbers.
-inline double select(bool condition, double yes, double no) { return condition ? yes : no; }
-inline bool any(bool condition) { return condition; }
-inline double largest_lane(double value) { return value; }
-template <class T, class Abi>
-std::experimental::simd<T, Abi> select(const std::experimental::simd_mask<T, Abi>& condition,
-                                       const std::experimental::simd<T, Abi>& yes,
-                                       const std::experimental::simd<T, Abi>& no) {
-  auto out = no;
-  std::experimental::where(condition, out) = yes;
-  return out;
-}
-template <class T, class Abi>
-bool any(const std::experimental::simd_mask<T, Abi>& condition) {
-  return std::experimental::any_of(condition);
-}
-template <class T, class Abi>
-double largest_lane(const std::experimental::simd<T, Abi>& value) {
-  return static_cast<double>(std::experimental::hmax(value));
-}
 
 // MuJoCo's solref and solimp in their standard form; defaults are MuJoCo's.
 struct ConstraintStiffness {
@@ -46,7 +24,7 @@ template <class Real>
 class ConstraintSolver {
  public:
   using Vec = Vec3Of<Real>;
-  using Mask = decltype(std::declval<Real>() < std::declval<Real>());
+  using Mask = MaskOf<Real>;
 
   // Both must outlive this. timestep: s, below half of which no time constant goes.
   ConstraintSolver(const Articulation& articulation, const SmoothDynamics<Real>& dynamics, double timestep,
@@ -98,12 +76,7 @@ class ConstraintSolver {
     Edge edges[4];
   };
 
-  static Real scalar(double value) {
-    if constexpr (std::is_floating_point_v<Real>)
-      return value;
-    else
-      return Real(static_cast<typename Real::value_type>(value));
-  }
+  static Real scalar(double value) { return real<Real>(value); }
   Real impedance_at(const Real& distance) const;
   static Real edge_of(const Vec& v, const Real& friction, int edge) {
     const Real& tangent = edge < 2 ? v.y : v.z;

@@ -13,33 +13,9 @@
 #include <vector>
 
 #include "sim/articulation.h"
+#include "sim/lanes.h"
 
 namespace calm {
-
-template <class Real>
-struct Vec3Of {
-  Real x{}, y{}, z{};
-  friend Vec3Of operator+(const Vec3Of& a, const Vec3Of& b) { return {a.x + b.x, a.y + b.y, a.z + b.z}; }
-  friend Vec3Of operator-(const Vec3Of& a, const Vec3Of& b) { return {a.x - b.x, a.y - b.y, a.z - b.z}; }
-  friend Vec3Of operator*(const Real& s, const Vec3Of& a) { return {s * a.x, s * a.y, s * a.z}; }
-};
-
-template <class Real>
-Real dot(const Vec3Of<Real>& a, const Vec3Of<Real>& b) {
-  return a.x * b.x + a.y * b.y + a.z * b.z;
-}
-
-template <class Real>
-Vec3Of<Real> cross(const Vec3Of<Real>& a, const Vec3Of<Real>& b) {
-  return {a.y * b.z - a.z * b.y, a.z * b.x - a.x * b.z, a.x * b.y - a.y * b.x};
-}
-
-template <class Real>
-struct Mat3Of {
-  Vec3Of<Real> x, y, z;  // columns
-  friend Vec3Of<Real> operator*(const Mat3Of& m, const Vec3Of<Real>& v) { return v.x * m.x + v.y * m.y + v.z * m.z; }
-  friend Mat3Of operator*(const Mat3Of& a, const Mat3Of& b) { return {a * b.x, a * b.y, a * b.z}; }
-};
 
 template <class Real>
 struct SpatialVec {
@@ -119,17 +95,9 @@ class SmoothDynamics {
   using Mat = Mat3Of<Real>;
   using Spatial = SpatialVec<Real>;
 
-  static Vec constant(const Eigen::Vector3d& v) { return {scalar(v.x()), scalar(v.y()), scalar(v.z())}; }
-  static Mat constant(const Eigen::Matrix3d& m) {
-    return {constant(m.col(0).eval()), constant(m.col(1).eval()), constant(m.col(2).eval())};
-  }
-  template <class T>
-  static Real scalar(T value) {
-    if constexpr (std::is_floating_point_v<Real>)
-      return static_cast<Real>(value);
-    else
-      return Real(static_cast<typename Real::value_type>(value));
-  }
+  static Vec constant(const Eigen::Vector3d& v) { return vec3<Real>(v); }
+  static Mat constant(const Eigen::Matrix3d& m) { return mat3<Real>(m); }
+  static Real scalar(double value) { return real<Real>(value); }
   static Mat rotation(const Real& w, const Real& x, const Real& y, const Real& z);
   static Mat rotation(const Vec& axis, const Real& angle);
   SpatialInertia<Real> inertia_of(int link) const;

@@ -10,20 +10,6 @@
 namespace calm {
 namespace {
 
-// Near the floor, solved to the end, bodies that do not touch each other.
-struct FloorOracle : Oracle {
-  explicit FloorOracle(const Character& c) : Oracle(c) {
-    mjModel& m = *model;
-    m.opt.timestep = 1.0 / 120.0;
-    m.opt.solver = mjSOL_NEWTON, m.opt.cone = mjCONE_PYRAMIDAL, m.opt.jacobian = mjJAC_DENSE;
-    m.opt.iterations = 200, m.opt.tolerance = 0.0;
-    for (int g = 0; g < m.ngeom; ++g) {
-      const bool floor = m.geom_bodyid[g] == 0;
-      m.geom_contype[g] = floor ? 1 : 2, m.geom_conaffinity[g] = floor ? 0 : 1, m.geom_condim[g] = 3;
-    }
-  }
-};
-
 template <class Real>
 struct Solved {
   std::vector<Real> acceleration;
