@@ -17,7 +17,7 @@ namespace {
 
 struct EvalOptions {
   std::string policy, motions, character, backend = "mujoco", png;
-  EvalSettings eval;
+  EvalSettings eval = {.episodes_per_clip = 32};  // more than while training: shares to a percent or two
   int threads = 0;
   bool json = false;
 };
