@@ -45,6 +45,16 @@ YAML::Node load_yaml(const std::filesystem::path& path) {
   }
 }
 
+std::filesystem::path take_base(YAML::Node& node, const std::filesystem::path& path) {
+  const YAML::Node base = node.IsMap() ? node["base"] : YAML::Node(YAML::NodeType::Undefined);
+  if (!base.IsDefined()) return {};
+  if (!base.IsScalar() || base.Scalar().empty())
+    fail("{}{}: `base` must be the name of a file", path.string(), position(base));
+  const auto from = path.parent_path() / base.Scalar();
+  node.remove("base");
+  return from;
+}
+
 SettingsReader::SettingsReader(YAML::Node node, std::string where) : node_(std::move(node)), where_(std::move(where)) {
   if (!node_.IsMap() && !node_.IsNull()) fail("{}{}: expected `name: value` lines", where_, position(node_));
 }

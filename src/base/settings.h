@@ -1,7 +1,8 @@
 // Settings from YAML into plain structs. A struct lists its fields once, in a function
 //   template <class Visitor> void visit(Visitor& v, PhysicsSettings& s) { v("substeps", s.substeps); ... }
 // Reading: every key of the file must be a field (an unknown key is an error that names the nearest known one);
-// a field that the file leaves out keeps its default. Writing gives the resolved settings.
+// a field that the file leaves out keeps its default. A file may name another that it starts from: `base: FILE`, beside
+// it. Writing gives the resolved settings.
 #pragma once
 
 #include <yaml-cpp/yaml.h>
@@ -78,10 +79,19 @@ void read_settings(T& settings, const YAML::Node& node, const std::string& where
   reader.finish();
 }
 
+// Takes the `base` out of a file's settings: the path of the file they start from; empty if there is none.
+std::filesystem::path take_base(YAML::Node& node, const std::filesystem::path& path);
+
+// depth: of files that may start from one another; deeper is taken for a circle.
 template <class T>
-T load_settings(const std::filesystem::path& path) {
+T load_settings(const std::filesystem::path& path, int depth = 8) {
+  YAML::Node node = load_yaml(path);
   T settings;
-  read_settings(settings, load_yaml(path), path.string());
+  if (const auto base = take_base(node, path); !base.empty()) {
+    if (depth == 0) fail("{}: `base` leads through too many files, or in a circle", path.string());
+    settings = load_settings<T>(base, depth - 1);
+  }
+  read_settings(settings, node, path.string());
   return settings;
 }
 

@@ -75,6 +75,25 @@ TEST(Settings, WrittenAndReadAgainAreTheSame) {
   EXPECT_EQ(again.inner.gain, 0.1f);
 }
 
+TEST(Settings, StartFromAnotherFile) {
+  const auto folder = std::filesystem::path(testing::TempDir()) / "calm_base_test";
+  std::filesystem::create_directories(folder);
+  write_file_atomic(folder / "first.yaml", "count: 5\ninner: {gain: 2}\n");
+  write_file_atomic(folder / "second.yaml", "base: first.yaml\ncount: 6\n");
+  const auto s = load_settings<OuterSettings>(folder / "second.yaml");
+  EXPECT_EQ(s.count, 6);
+  EXPECT_EQ(s.inner.gain, 2.0f);
+
+  write_file_atomic(folder / "circle.yaml", "base: circle.yaml\n");
+  EXPECT_NE(message_of([&] { load_settings<OuterSettings>(folder / "circle.yaml"); }).find("circle"),
+            std::string::npos);
+  write_file_atomic(folder / "odd.yaml", "count: 1\nbase: [a]\n");
+  EXPECT_NE(message_of([&] { load_settings<OuterSettings>(folder / "odd.yaml"); }).find("line 2"), std::string::npos);
+  write_file_atomic(folder / "lost.yaml", "base: none.yaml\n");
+  EXPECT_NE(message_of([&] { load_settings<OuterSettings>(folder / "lost.yaml"); }).find("none.yaml"),
+            std::string::npos);
+}
+
 TEST(Rng, StreamsAreRepeatableAndApart) {
   Rng a(1, 2), b(1, 2), c(1, 3);
   bool differ = false;
