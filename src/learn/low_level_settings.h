@@ -55,10 +55,10 @@ struct WarmStartSettings {
 
 struct RewardSettings {
   float discriminator_scale = 2.0f;
-  float tracking_weight =
-      0.0f;  // of the tracking score in episodes that follow their clip (not in the paper); 0: none do
-  double tracking_full = 0.0;  // samples until which all episodes that can follow do;
-  double tracking_fade = 0.0;  // samples from which none does; 0: they always do
+  // Of episodes that follow their clip (env/batch_env.h; not in the paper).
+  float tracking_weight = 0.0f;  // of the tracking score in their reward; 0: none follows
+  double tracking_full = 0.0;    // samples until which all episodes that can follow do
+  double tracking_fade = 0.0;    // samples from which none does; 0: they always do
 };
 
 struct LowLevelSettings {

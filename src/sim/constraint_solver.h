@@ -5,8 +5,8 @@
 // where a0 is the acceleration without constraints, a limit gives one row, and a contact with friction mu the four
 // edges (normal +- mu tangent) of its pyramid. D, a_ref from solref and solimp as in MuJoCo's computation chapter
 // ("Solver parameters"), R of a pyramid's edges 2 mu² that of its normal. The problem is strictly convex, so that it
-// has one answer whatever finds it: Newton with an exact line search, warm-started. Lanes that have arrived stand still
-// while others go on.
+// has one answer whatever finds it: Newton with an exact line search, warm-started. Lanes that have arrived go on with
+// steps of rounding size until all have.
 #pragma once
 
 #include "sim/lanes.h"

@@ -5,6 +5,7 @@
 #include "character/mujoco_model.h"
 #include "character/state.h"
 #include "mujoco_state.h"
+#include "named.h"
 
 namespace calm {
 namespace {
@@ -27,15 +28,10 @@ const char* const kOddities = R"(<mujoco><worldbody>
       <geom type="cylinder" size=".05 .1"/></body>
   </body></worldbody></mujoco>)";
 
-Character character_named(const std::string& name) {
-  if (name == "oddities") return parse_character(kOddities, "", "oddities");
-  return load_character(std::filesystem::path(CALM_SOURCE_DIR) / "assets/characters" / (name + ".xml"));
-}
-
 class Kinematics : public testing::TestWithParam<const char*> {};
 
 TEST_P(Kinematics, AgreesWithMujocoAtRandomStates) {
-  const Character character = character_named(GetParam());
+  const Character character = character_named(GetParam(), kOddities);
   const MujocoModel model = compile_mjcf(to_mjcf(character), "test");
   const MujocoData data(mj_makeData(model.get()));
   Rng rng(7);
@@ -80,7 +76,7 @@ INSTANTIATE_TEST_SUITE_P(, Kinematics, testing::Values("knight", "human", "oddit
                          [](const auto& param) { return std::string(param.param); });
 
 TEST(DefaultState, StandsAtRest) {
-  const Character human = character_named("human");
+  const Character human = character_named("human", kOddities);
   const CharacterState state = default_state(human);
   EXPECT_FLOAT_EQ(state.body_pos[2], human.stand_height);
   for (const float v : state.body_vel) EXPECT_EQ(v, 0.0f);

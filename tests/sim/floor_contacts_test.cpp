@@ -42,7 +42,7 @@ int compare(const std::vector<FloorContact<Real>>& found, const std::vector<Link
 }
 
 TEST_P(Floor, TouchesWhereMujocoTouches) {
-  const Character character = character_named(GetParam());
+  const Character character = character_named(GetParam(), kOddities);
   const Articulation a = make_articulation(character);
   const auto shapes = colliding_shapes(character, a);
   FloorOracle oracle(character);
@@ -61,7 +61,7 @@ TEST_P(Floor, TouchesWhereMujocoTouches) {
 }
 
 TEST_P(Floor, EveryLaneTouchesWhereMujocoTouches) {
-  const Character character = character_named(GetParam());
+  const Character character = character_named(GetParam(), kOddities);
   const Articulation a = make_articulation(character);
   const auto shapes = colliding_shapes(character, a);
   std::vector<std::unique_ptr<FloorOracle>> oracles;

@@ -3,8 +3,9 @@
 
 #include <experimental/simd>
 
-#include "../character/mujoco_state.h"
 #include "base/rng.h"
+#include "character/mujoco_state.h"
+#include "character/named.h"
 
 namespace calm {
 
@@ -27,11 +28,6 @@ inline const char* const kOddities = R"(<mujoco><worldbody>
       <body name="d" pos="-.2 0 0"><joint name="d1" axis="0 0 1"/><geom type="box" size=".05 .1 .02" euler="10 0 30"/>
         <body name="e" pos="-.2 0 0"><joint name="e1" axis="1 0 0"/><geom type="sphere" size=".03"/></body></body></body>
   </body></worldbody></mujoco>)";
-
-inline Character character_named(const std::string& name) {
-  if (name == "oddities") return parse_character(kOddities, "", "oddities");
-  return load_character(std::filesystem::path(CALM_SOURCE_DIR) / "assets/characters" / (name + ".xml"));
-}
 
 // A character in random motion, in MuJoCo.
 struct Oracle {

@@ -57,7 +57,7 @@ void expect_below(const Errors& errors, double bound) {
 class Smooth : public testing::TestWithParam<const char*> {};
 
 TEST_P(Smooth, OneEnvironmentInDoubleAgreesWithMujoco) {
-  const Character character = character_named(GetParam());
+  const Character character = character_named(GetParam(), kOddities);
   const Articulation a = make_articulation(character);
   Oracle oracle(character);
   ASSERT_EQ(a.num_velocities, oracle.model->nv);
@@ -80,7 +80,7 @@ TEST_P(Smooth, OneEnvironmentInDoubleAgreesWithMujoco) {
 }
 
 TEST_P(Smooth, EveryLaneInFloatAgreesWithMujoco) {
-  const Character character = character_named(GetParam());
+  const Character character = character_named(GetParam(), kOddities);
   const Articulation a = make_articulation(character);
   std::vector<std::unique_ptr<Oracle>> oracles;
   std::vector<Lanes> positions(a.num_positions), velocities(a.num_velocities), x(a.num_velocities);
@@ -108,7 +108,7 @@ INSTANTIATE_TEST_SUITE_P(, Smooth, testing::Values("knight", "human", "oddities"
 
 // What is added to the diagonal (implicit drives) is solved with.
 TEST(SmoothDynamics, SolvesWithWhatIsAdded) {
-  const Character character = character_named("human");
+  const Character character = character_named("human", kOddities);
   const Articulation a = make_articulation(character);
   Oracle oracle(character);
   Rng rng(17);
