@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/settings.h"
 #include "character/mujoco_model.h"
+#include "character/props.h"
 #include "character/state.h"
 
 namespace calm {
@@ -669,7 +670,7 @@ std::string num(const Quat& q) { return fmt::format("{} {} {} {}", num(q.w()), n
 
 class MjcfWriter {
  public:
-  explicit MjcfWriter(const Character& character) : c_(character) {}
+  MjcfWriter(const Character& character, const std::vector<Prop>& props) : c_(character), props_(props) {}
 
   std::string write() {
     open("mujoco", {{"model", c_.name}});
@@ -681,6 +682,7 @@ class MjcfWriter {
     open("worldbody", {});
     element("geom", {{"name", "floor"}, {"type", "plane"}, {"size", "50 50 1"}, {"friction", "1 0.005 0.0001"}});
     body(0);
+    for (const Prop& p : props_) prop(p);
     printer_.CloseElement();
     open("contact", {});
     for (const auto& [a, b] : c_.excluded_pairs)
@@ -716,6 +718,16 @@ class MjcfWriter {
       if (s.body == index) shape(s);
     for (int child = index + 1; child < c_.num_bodies(); ++child)
       if (c_.bodies[child].parent == index) body(child);
+    printer_.CloseElement();
+  }
+
+  void prop(const Prop& p) {
+    open("body", {{"name", p.name}, {"pos", num(p.pos)}, {"quat", num(p.rot)}});
+    element("inertial", {{"pos", "0 0 0"}, {"mass", num(p.mass)}, {"diaginertia", num(prop_inertia(p))}});
+    element("freejoint", {});
+    Shape s;
+    s.name = p.name, s.kind = p.kind, s.size = p.size, s.friction.x() = p.friction;
+    shape(s);
     printer_.CloseElement();
   }
 
@@ -767,6 +779,7 @@ class MjcfWriter {
   }
 
   const Character& c_;
+  const std::vector<Prop>& props_;
   tinyxml2::XMLPrinter printer_;
 };
 
@@ -816,6 +829,39 @@ Character load_character(const std::filesystem::path& path) {
   return character;
 }
 
-std::string to_mjcf(const Character& character) { return MjcfWriter(character).write(); }
+std::string to_mjcf(const Character& character) { return to_mjcf(character, {}); }
+
+std::string to_mjcf(const Character& character, const std::vector<Prop>& props) {
+  for (const Prop& p : props) {
+    const auto twice = std::ranges::count(props, p.name, &Prop::name) > 1;
+    if (p.name.empty() || p.name == "floor" || twice || character.body_index(p.name) >= 0 ||
+        std::ranges::find(character.shapes, p.name, &Shape::name) != character.shapes.end())
+      fail("prop \"{}\": it needs a name of its own", p.name);
+    const int sizes = p.kind == ShapeKind::kSphere ? 1 : p.kind == ShapeKind::kBox ? 3 : 2;
+    if (!(p.mass > 0.0f) || !(p.size.head(sizes).minCoeff() > 0.0f) || !(p.friction >= 0.0f) || !p.pos.allFinite())
+      fail("prop \"{}\": mass and sizes must be positive, friction not negative", p.name);
+  }
+  return MjcfWriter(character, props).write();
+}
+
+Vec3 prop_inertia(const Prop& prop) {
+  const float m = prop.mass, r = prop.size.x(), h = prop.size.y();
+  switch (prop.kind) {
+    case ShapeKind::kSphere:
+      return Vec3::Constant(0.4f * m * r * r);
+    case ShapeKind::kCylinder:
+      return Vec3(m * (r * r / 4 + h * h / 3), m * (r * r / 4 + h * h / 3), m * r * r / 2);
+    case ShapeKind::kCapsule: {
+      // a cylinder and two half spheres, whose centres are 3/8 r beyond its ends
+      const float part = h / (h + 2.0f / 3.0f * r), tube = m * part, caps = m - tube;
+      const float across = tube * (r * r / 4 + h * h / 3) + caps * (0.4f * r * r + h * h + 0.75f * h * r);
+      return Vec3(across, across, tube * r * r / 2 + caps * 0.4f * r * r);
+    }
+    case ShapeKind::kBox:
+      break;
+  }
+  const Vec3 squared = prop.size.cwiseAbs2();
+  return m / 3 * Vec3(squared.y() + squared.z(), squared.x() + squared.z(), squared.x() + squared.y());
+}
 
 }  // namespace calm

@@ -5,344 +5,777 @@
 // where a0 is the acceleration without constraints, a limit gives one row, and a contact with friction mu the four
 // edges (normal +- mu tangent) of its pyramid. D, a_ref from solref and solimp as in MuJoCo's computation chapter
 // ("Solver parameters"), R of a pyramid's edges 2 mu² that of its normal. The problem is strictly convex, so that it
-// has one answer whatever finds it: Newton with an exact line search, warm-started. Lanes that have arrived go on with
-// steps of rounding size until all have.
+// has one answer whatever finds it: Newton with a line search, warm-started.
+//
+// No contact has a Jacobian in memory: J x is the contact point's motion under the links' motions, Jᵀ f a force on a
+// link, M x the links' inertial forces, and the Hessian's part of all contacts with the floor is gathered link by link
+// as a spatial stiffness, as composite inertias are (smooth_dynamics.h). A contact of two links couples velocities that
+// the tree does not: its rows get the entries that the elimination of a sparse symmetric matrix fills in (George & Liu
+// 1981, ch. 5).
+//
+// A lane's answer does not depend on its neighbours to the bit: what only they have adds zeros here, and every sum has
+// an order that no pattern changes (rows from the leaves, columns from the root). A lane that has arrived keeps its
+// answer.
 #pragma once
 
-#include "sim/lanes.h"
-#include "sim/smooth_dynamics.h"
+#include <cstdint>
+
+#include "sim/contacts.h"
 
 namespace calm {
 
-// MuJoCo's solref and solimp in their standard form; defaults are MuJoCo's.
-struct ConstraintStiffness {
-  double time_constant = 0.02, damping_ratio = 1.0;                                            // s, -
-  double impedance_min = 0.9, impedance_max = 0.95, width = 0.001, middle = 0.5, power = 2.0;  // width in m or rad
+struct SolverSettings {
+  int iterations = 20;
+  double tolerance = 1e-6;  // of the residual below
 };
 
 template <class Real>
 class ConstraintSolver {
  public:
+  using S = ScalarOf<Real>;
   using Vec = Vec3Of<Real>;
   using Mask = MaskOf<Real>;
+  using Spatial = SpatialVec<Real>;
 
-  // Both must outlive this. timestep: s, below half of which no time constant goes.
-  ConstraintSolver(const Articulation& articulation, const SmoothDynamics<Real>& dynamics, double timestep,
-                   const ConstraintStiffness& stiffness = {});
+  // `dynamics` and `finder` must outlive this.
+  CALM_DEVICE ConstraintSolver(const ModelView<S>& model, const SmoothDynamics<Real>& dynamics,
+                               ContactFinder<Real>& finder, Arena& arena);
 
-  void clear() { rows_.clear(), contacts_.clear(); }
+  // Rows of hinges and ball joints beyond their limits.
+  CALM_DEVICE void find_limits(const Real* positions);
 
-  // A limit: its distance (rad; negative beyond it) changes at `weights` times the velocities from `first` on.
-  // inverse_weight: MuJoCo's dof_invweight0. Lanes where it is not `active` have no such row.
-  void add_limit(int first, std::span<const Real> weights, const Real& distance, double inverse_weight, Mask active);
+  // velocities, unconstrained (num_velocities): v and a0. added: as for SmoothDynamics::factorise. scale: the largest
+  // of the forces that make a0. acceleration: in, where to start unless a0 is better; out, the optimum. Works on the
+  // finder's contacts and the limits found.
+  CALM_DEVICE void solve(const Real* velocities, const Real* unconstrained, const Real* added, const Real& scale,
+                         Real* acceleration, const SolverSettings& settings);
 
-  // A contact at `point` (from the root's position) between the floor and the link that moves with velocity `leaf` and
-  // those between it and the root. frame: normal out of the floor, two tangents, rows. inverse_weight: MuJoCo's
-  // body_invweight0, translational.
-  void add_floor_contact(int leaf, const Vec& point, const Vec (&frame)[3], const Real& distance, double friction,
-                         double inverse_weight, Mask active);
-
-  // velocities, unconstrained (num_velocities): v and a0. acceleration: in, where to start; out, the optimum.
-  // Ends when no lane's step moves any acceleration by more than `tolerance` of the largest, or after `iterations`.
-  // Returns the iterations made.
-  int solve(std::span<const Real> velocities, std::span<const Real> unconstrained, std::span<Real> acceleration,
-            int iterations, double tolerance);
-
-  // Of the last solve: the optimum's gradient over the largest inertial force; 0 is exact.
+  // Of the last solve, each lane's: the largest entry of the optimum's gradient over the largest of the forces that
+  // make a0 and those of contacts and limits (0: exact), and the iterations made.
   const Real& residual() const { return residual_; }
+  const Real& iterations() const { return made_; }
 
-  // Force on the link at contact i in the order added, in its frame: normal, tangents, N.
-  Vec contact_force(int i) const;
+  // Force on the second side of contact i, world, N; 0 where it is inactive.
+  CALM_DEVICE Vec contact_force(int i) const;
 
  private:
-  // One one-sided spring.
-  struct Edge {
-    Real stiffness{};    // D, 0 in lanes without it
-    Real reference{};    // a_ref
-    Real along{}, at{};  // J s and J a - a_ref
+  struct Limit {
+    int velocity = 0, count = 1;
+    Vec weights;  // the distance's rate per velocity
+    Real distance, stiffness, at, along;
+    Real held;  // stiffness that the Hessian has of it
+    S inverse_weight;
   };
-  struct Row {
-    int first = 0;
-    std::vector<Real> weights;
-    Real distance{}, regulariser{}, impedance{};
-    Mask active{};
-    Edge edge;
-  };
-  struct Contact {
-    std::vector<int> chain;     // velocities
-    std::vector<Vec> jacobian;  // per velocity of the chain: normal, tangents
-    Real distance{}, regulariser{}, impedance{}, friction{};
-    Mask active{};
-    Edge edges[4];
+  // Symmetric: angular-angular, linear-linear, and what a linear motion gives of torque (columns).
+  struct SpatialStiffness {
+    Vec aa_diagonal, aa_off;  // xx yy zz; yz xz xy
+    Vec ll_diagonal, ll_off;
+    Mat3Of<Real> al;  // torque = al linear
   };
 
-  static Real scalar(double value) { return real<Real>(value); }
-  Real impedance_at(const Real& distance) const;
-  static Real edge_of(const Vec& v, const Real& friction, int edge) {
-    const Real& tangent = edge < 2 ? v.y : v.z;
-    return edge % 2 == 0 ? v.x + friction * tangent : v.x - friction * tangent;
+  CALM_DEVICE static Real regulariser(const Real& impedance, const Real& weight) {
+    return (real<Real>(1) - impedance) / impedance * weight;
   }
-  Vec times(const Contact& c, std::span<const Real> x) const;
-  Real times(const Row& r, std::span<const Real> x) const;
-  void multiply_mass(std::span<const Real> x, std::span<Real> out) const;
-  template <class Visit>
-  void for_edges(Visit visit);
-  void solve_hessian(std::span<Real> x);
-  Real line_search(const Real& slope, const Real& curvature);
+  CALM_DEVICE static Real impedance_at(const Real& distance);
+  // The floor's normal is z.
+  CALM_INLINE static Vec in_frame(const Contact<Real>& c, const Vec& v) {
+    const Vec& t = c.tangent;
+    if (c.link_a < 0) return {v.z, t.x * v.x + t.y * v.y, t.x * v.y - t.y * v.x};
+    return {dot(c.normal, v), dot(t, v), dot(cross(c.normal, t), v)};
+  }
+  CALM_INLINE static Vec in_world(const Contact<Real>& c, const Vec& v) {
+    const Vec& t = c.tangent;
+    if (c.link_a < 0) return {v.y * t.x - v.z * t.y, v.y * t.y + v.z * t.x, v.x};
+    return v.x * c.normal + v.y * t + v.z * cross(c.normal, t);
+  }
+  CALM_INLINE Vec relative(const Contact<Real>& c, const Spatial* motions) const {
+    const Vec b = at_point(motions[c.link_b], c.point);
+    return in_frame(c, c.link_a < 0 ? b : b - at_point(motions[c.link_a], c.point));
+  }
+  // The four edges' values where the contact's are `at`.
+  CALM_INLINE static void edges(const Vec& at, const Real& friction, Real (&out)[4]) {
+    const Real y = friction * at.y, z = friction * at.z;
+    out[0] = at.x + y, out[1] = at.x - y, out[2] = at.x + z, out[3] = at.x - z;
+  }
+  CALM_DEVICE static Real times(const Limit& limit, const Real* x);
+  CALM_DEVICE static Vec force_in_frame(const Contact<Real>& c);
 
-  const Articulation* a_;
+  CALM_DEVICE void prepare(const Real* velocities);
+  CALM_DEVICE Mask constrained() const;
+  CALM_DEVICE Real cost_at(const Spatial* motions, const Real* x, bool second);
+  CALM_DEVICE Real inertial_energy(const Real* added) const;
+  CALM_DEVICE void find_gradient(const Real* added, const Real& scale);
+  CALM_DEVICE void find_pattern();
+  CALM_DEVICE void start_hessian();
+  CALM_DEVICE void update_hessian();
+  CALM_DEVICE void add_floor_stiffness(const Contact<Real>& c, const Vec& g_diagonal, const Vec& g_off);
+  CALM_DEVICE void add_pair_stiffness(const Contact<Real>& c, const Vec& g_diagonal, const Vec& g_off);
+  CALM_DEVICE void spread_floor_stiffness();
+  template <int Rows>
+  CALM_DEVICE void eliminate(int top, Real* x);
+  template <int Rows>
+  CALM_DEVICE void substitute(int first, Real* x);
+  CALM_DEVICE void factorise_and_solve(Real* x);
+  CALM_DEVICE Real line_search(const Real& start, const Mask& working) const;
+  CALM_INLINE static Vec times_symmetric(const Vec& diagonal, const Vec& off, const Vec& v) {
+    return {diagonal.x * v.x + off.z * v.y + off.y * v.z, off.z * v.x + diagonal.y * v.y + off.x * v.z,
+            off.y * v.x + off.x * v.y + diagonal.z * v.z};
+  }
+  CALM_DEVICE Real& hessian(int row, int column) { return hessian_[row * m_.num_velocities + column]; }
+
+  ModelView<S> m_;
   const SmoothDynamics<Real>* dynamics_;
-  double reference_stiffness_, reference_damping_;  // K and B
-  ConstraintStiffness stiffness_;
-  std::vector<Row> rows_;
-  std::vector<Contact> contacts_;
-  std::vector<Real> hessian_;  // (velocities x velocities) lower triangle, then its Cholesky factor
-  std::vector<Real> gradient_, step_, difference_, mass_step_;
-  Real residual_{};
+  ContactFinder<Real>* finder_;
+  Limit* limits_;  // (joints) at most one each
+  int num_limits_ = 0;
+  Real *difference_, *gradient_, *step_;  // (velocities) difference: a - a0
+  Spatial* moved_;                        // (links) motions of a - a0
+  Real* hessian_;                         // (velocities x velocities) lower triangle, entries of the pattern only
+  Real* factor_;                          // the same, factorised
+  Spatial* motions_;                      // (links)
+  Spatial* forces_;                       // (links)
+  SpatialStiffness* stiffness_;           // (links)
+  bool* touched_;                         // (links) has floor stiffness, its own or from below
+  Vec* moves_;                            // (velocities) of a pair's relative point, in its chain's order
+  int* chain_;                            // (velocities) that move one side of a pair and not the other
+  int num_words_;                         // of a row's bits
+  std::uint64_t* tree_bits_;              // (velocities x words) columns of the tree's pattern, diagonal included
+  std::uint64_t* bits_;                   // the same with what pairs fill in
+  std::uint16_t* columns_;                // (velocities x velocities) of each row below its diagonal, falling
+  int* num_columns_;                      // (velocities)
+  bool tree_only_ = false;                // columns_ hold the tree's pattern
+  Real residual_{}, made_{};
 };
 
 template <class Real>
-ConstraintSolver<Real>::ConstraintSolver(const Articulation& articulation, const SmoothDynamics<Real>& dynamics,
-                                         double timestep, const ConstraintStiffness& stiffness)
-    : a_(&articulation),
+CALM_DEVICE ConstraintSolver<Real>::ConstraintSolver(const ModelView<S>& model, const SmoothDynamics<Real>& dynamics,
+                                                     ContactFinder<Real>& finder, Arena& arena)
+    : m_(model),
       dynamics_(&dynamics),
-      stiffness_(stiffness),
-      hessian_(static_cast<size_t>(articulation.num_velocities) * articulation.num_velocities),
-      gradient_(articulation.num_velocities),
-      step_(articulation.num_velocities),
-      difference_(articulation.num_velocities),
-      mass_step_(articulation.num_velocities) {
-  const double time = std::max(stiffness.time_constant, 2.0 * timestep), limit = stiffness.impedance_max;
-  reference_stiffness_ = 1.0 / (limit * limit * time * time * stiffness.damping_ratio * stiffness.damping_ratio);
-  reference_damping_ = 2.0 / (limit * time);
-}
-
-// From impedance_min at the surface to impedance_max at `width` inside, along two power curves that meet in the middle.
-template <class Real>
-Real ConstraintSolver<Real>::impedance_at(const Real& distance) const {
-  using std::abs, std::pow;
-  const ConstraintStiffness& s = stiffness_;
-  const Real one = scalar(1), x = abs(distance) * scalar(1.0 / s.width), p = scalar(s.power);
-  const Real lower = scalar(std::pow(s.middle, 1.0 - s.power)) * pow(x, p);
-  const Real rest = select(x < one, one - x, scalar(0));
-  const Real upper = one - scalar(std::pow(1.0 - s.middle, 1.0 - s.power)) * pow(rest, p);
-  const Real y = select(x <= scalar(s.middle), lower, upper);
-  return scalar(s.impedance_min) + y * scalar(s.impedance_max - s.impedance_min);
-}
-
-template <class Real>
-void ConstraintSolver<Real>::add_limit(int first, std::span<const Real> weights, const Real& distance,
-                                       double inverse_weight, Mask active) {
-  if (!any(active)) return;
-  Row& row = rows_.emplace_back();
-  row.first = first, row.weights.assign(weights.begin(), weights.end()), row.distance = distance, row.active = active;
-  row.impedance = impedance_at(distance);
-  row.regulariser = (scalar(1) - row.impedance) / row.impedance * scalar(inverse_weight);
-}
-
-template <class Real>
-void ConstraintSolver<Real>::add_floor_contact(int leaf, const Vec& point, const Vec (&frame)[3], const Real& distance,
-                                               double friction, double inverse_weight, Mask active) {
-  if (!any(active)) return;
-  Contact& contact = contacts_.emplace_back();
-  for (int e = leaf; e >= 0; e = a_->parent_velocity[e]) {
-    const SpatialVec<Real>& axis = dynamics_->axes[e];
-    const Vec moves = axis.linear + cross(axis.angular, point);
-    contact.chain.push_back(e);
-    contact.jacobian.push_back({dot(frame[0], moves), dot(frame[1], moves), dot(frame[2], moves)});
+      finder_(&finder),
+      limits_(arena.take<Limit>(model.num_joints)),
+      difference_(arena.take<Real>(model.num_velocities)),
+      gradient_(arena.take<Real>(model.num_velocities)),
+      step_(arena.take<Real>(model.num_velocities)),
+      moved_(arena.take<Spatial>(model.num_links)),
+      hessian_(arena.take<Real>(model.num_velocities * model.num_velocities)),
+      factor_(arena.take<Real>(model.num_velocities * model.num_velocities)),
+      motions_(arena.take<Spatial>(model.num_links)),
+      forces_(arena.take<Spatial>(model.num_links)),
+      stiffness_(arena.take<SpatialStiffness>(model.num_links)),
+      touched_(arena.take<bool>(model.num_links)),
+      moves_(arena.take<Vec>(model.num_velocities)),
+      chain_(arena.take<int>(model.num_velocities)),
+      num_words_((model.num_velocities + 63) / 64),
+      tree_bits_(arena.take<std::uint64_t>(model.num_velocities * num_words_)),
+      bits_(arena.take<std::uint64_t>(model.num_velocities * num_words_)),
+      columns_(arena.take<std::uint16_t>(model.num_velocities * model.num_velocities)),
+      num_columns_(arena.take<int>(model.num_velocities)) {
+  if (tree_bits_ == nullptr) return;  // dry run
+  for (int i = 0; i < m_.num_velocities; ++i) {
+    for (int w = 0; w < num_words_; ++w) tree_bits_[i * num_words_ + w] = 0;
+    for (int e = i; e >= 0; e = m_.parent_velocity[e])
+      tree_bits_[i * num_words_ + e / 64] |= std::uint64_t{1} << e % 64;
   }
-  contact.distance = distance, contact.friction = scalar(friction), contact.active = active;
-  contact.impedance = impedance_at(distance);
-  const double weight = inverse_weight * (1.0 + friction * friction) * 2.0 * friction * friction;
-  contact.regulariser = (scalar(1) - contact.impedance) / contact.impedance * scalar(weight);
+}
+
+// From the least at the surface to the greatest at `width` inside, along two parabolas that meet in the middle.
+template <class Real>
+CALM_DEVICE Real ConstraintSolver<Real>::impedance_at(const Real& distance) {
+  using C = ConstraintStiffness;
+  const Real one = real<Real>(1), two = real<Real>(2);
+  const Real x = smaller(magnitude(distance) * real<Real>(1.0 / C::kWidth), one), rest = one - x;
+  const Real y = select(x <= real<Real>(0.5), two * x * x, one - two * rest * rest);
+  return real<Real>(C::kImpedanceMin) + y * real<Real>(C::kImpedanceMax - C::kImpedanceMin);
 }
 
 template <class Real>
-auto ConstraintSolver<Real>::times(const Contact& c, std::span<const Real> x) const -> Vec {
-  Vec sum = {scalar(0), scalar(0), scalar(0)};
-  for (size_t k = 0; k < c.chain.size(); ++k) sum = sum + x[c.chain[k]] * c.jacobian[k];
-  return sum;
-}
-
-template <class Real>
-Real ConstraintSolver<Real>::times(const Row& r, std::span<const Real> x) const {
-  Real sum = scalar(0);
-  for (size_t k = 0; k < r.weights.size(); ++k) sum += r.weights[k] * x[r.first + k];
-  return sum;
-}
-
-template <class Real>
-void ConstraintSolver<Real>::multiply_mass(std::span<const Real> x, std::span<Real> out) const {
-  for (int i = 0; i < a_->num_velocities; ++i) {
-    int entry = a_->row_start[i];
-    out[i] = dynamics_->mass[entry++] * x[i];
-    for (int j = a_->parent_velocity[i]; j >= 0; j = a_->parent_velocity[j], ++entry) {
-      out[i] += dynamics_->mass[entry] * x[j];
-      out[j] += dynamics_->mass[entry] * x[i];
+CALM_DEVICE void ConstraintSolver<Real>::find_limits(const Real* positions) {
+  num_limits_ = 0;
+  const Real zero = real<Real>(0), one = real<Real>(1);
+  for (int j = 0; j < m_.num_joints; ++j) {
+    const JointRow<S>& joint = m_.joints[j];
+    if (!joint.limited) continue;
+    const Real* q = positions + joint.position;
+    Limit limit;
+    if (!joint.ball) {
+      const Real above = q[0] - Real(joint.lower), below = Real(joint.upper) - q[0];
+      limit.distance = smaller(above, below);
+      if (!any(limit.distance < zero)) continue;
+      limit.count = 1;
+      limit.weights = {select(above < below, one, -one), zero, zero};
+    } else {
+      // the distance falls as the rotation's angle grows, about the rotation's axis
+      const Vec v = {q[1], q[2], q[3]};
+      const Real s = square_root(dot(v, v)), w = magnitude(q[0]);
+      limit.distance = Real(joint.upper) - real<Real>(2) * angle_of(s, w);
+      if (!any(limit.distance < zero)) continue;
+      limit.count = 3;
+      const Real turn = select(q[0] < zero, one, -one) / select(s > real<Real>(1e-9), s, one);
+      limit.weights = turn * v;
     }
+    limit.velocity = joint.velocity, limit.inverse_weight = joint.inverse_weight;
+    limits_[num_limits_++] = limit;
   }
 }
 
 template <class Real>
-template <class Visit>
-void ConstraintSolver<Real>::for_edges(Visit visit) {
-  for (Row& row : rows_) visit(row.edge);
-  for (Contact& contact : contacts_)
-    for (Edge& edge : contact.edges) visit(edge);
+CALM_DEVICE Real ConstraintSolver<Real>::times(const Limit& limit, const Real* x) {
+  x += limit.velocity;
+  if (limit.count == 1) return limit.weights.x * x[0];
+  return limit.weights.x * x[0] + limit.weights.y * x[1] + limit.weights.z * x[2];
 }
 
-// Dense Cholesky; for contacts with the floor alone the tree's pattern would do.
+// Springs, and minus the reference accelerations in `at`.
 template <class Real>
-void ConstraintSolver<Real>::solve_hessian(std::span<Real> x) {
-  using std::sqrt;
-  const int n = a_->num_velocities;
-  for (int j = 0; j < n; ++j) {
-    Real* row_j = &hessian_[static_cast<size_t>(j) * n];
-    Real diagonal = row_j[j];
-    for (int k = 0; k < j; ++k) diagonal -= row_j[k] * row_j[k];
-    const Real inverse = scalar(1) / sqrt(diagonal);
-    row_j[j] = inverse;  // of the factor's diagonal
-    for (int i = j + 1; i < n; ++i) {
-      Real* row_i = &hessian_[static_cast<size_t>(i) * n];
-      Real sum = row_i[j];
-      for (int k = 0; k < j; ++k) sum -= row_i[k] * row_j[k];
-      row_i[j] = sum * inverse;
+CALM_DEVICE void ConstraintSolver<Real>::prepare(const Real* velocities) {
+  const Real zero = real<Real>(0), one = real<Real>(1);
+  const Real k = Real(m_.reference_stiffness), b = Real(m_.reference_damping);
+  for (int i = 0; i < num_limits_; ++i) {
+    Limit& limit = limits_[i];
+    const Real impedance = impedance_at(limit.distance);
+    limit.stiffness = select(limit.distance < zero, one / regulariser(impedance, Real(limit.inverse_weight)), zero);
+    limit.along = b * times(limit, velocities) + k * impedance * limit.distance;
+  }
+  for (int i = 0; i < finder_->num_contacts; ++i) {
+    Contact<Real>& c = finder_->contacts[i];
+    const Real impedance = impedance_at(c.distance);
+    const S weight = c.inverse_weight * (1 + c.friction * c.friction) * 2 * c.friction * c.friction;
+    c.stiffness = select(c.active, one / regulariser(impedance, Real(weight)), zero);
+    const Vec v = relative(c, dynamics_->velocity);
+    c.along = {b * v.x + select(c.active, k * impedance * c.distance, zero), b * v.y, b * v.z};
+  }
+}
+
+// Lanes with a contact or limit of their own.
+template <class Real>
+CALM_DEVICE auto ConstraintSolver<Real>::constrained() const -> Mask {
+  const Real zero = real<Real>(0);
+  Mask found = zero > zero;
+  for (int i = 0; i < num_limits_; ++i) found = found || (limits_[i].distance < zero);
+  for (int i = 0; i < finder_->num_contacts; ++i) found = found || finder_->contacts[i].active;
+  return found;
+}
+
+// The constraints' cost where the accelerations are x, and so the links' motions. `along` holds minus the reference;
+// where x puts an edge goes to `at`, or, second, to `along`.
+template <class Real>
+CALM_DEVICE Real ConstraintSolver<Real>::cost_at(const Spatial* motions, const Real* x, bool second) {
+  const Real zero = real<Real>(0);
+  Real twice = zero;
+  for (int i = 0; i < num_limits_; ++i) {
+    Limit& limit = limits_[i];
+    const Real at = times(limit, x) + limit.along, pressed = smaller(at, zero);
+    twice = twice + limit.stiffness * pressed * pressed;
+    (second ? limit.along : limit.at) = at;
+  }
+  for (int i = 0; i < finder_->num_contacts; ++i) {
+    Contact<Real>& c = finder_->contacts[i];
+    const Vec at = relative(c, motions) + c.along;
+    Real value[4];
+    edges(at, Real(c.friction), value);
+    Real sum = zero;
+    for (const Real& v : value) {
+      const Real pressed = smaller(v, zero);
+      sum = sum + pressed * pressed;
     }
+    twice = twice + c.stiffness * sum;
+    (second ? c.along : c.at) = at;
   }
-  for (int i = 0; i < n; ++i) {
-    for (int k = 0; k < i; ++k) x[i] -= hessian_[static_cast<size_t>(i) * n + k] * x[k];
-    x[i] *= hessian_[static_cast<size_t>(i) * n + i];
+  return real<Real>(0.5) * twice;
+}
+
+// Forces of the four edges, gathered in the contact's frame.
+template <class Real>
+CALM_DEVICE auto ConstraintSolver<Real>::force_in_frame(const Contact<Real>& c) -> Vec {
+  const Real zero = real<Real>(0), m = Real(c.friction);
+  Real f[4];
+  edges(c.at, m, f);
+  for (Real& v : f) v = -c.stiffness * smaller(v, zero);
+  return {f[0] + f[1] + f[2] + f[3], m * (f[0] - f[1]), m * (f[2] - f[3])};
+}
+
+// (a - a0)ᵀ M (a - a0) / 2.
+template <class Real>
+CALM_DEVICE Real ConstraintSolver<Real>::inertial_energy(const Real* added) const {
+  Real twice = real<Real>(0);
+  for (int i = 0; i < m_.num_velocities; ++i)
+    twice = twice + (Real(m_.armature[i]) + added[i]) * difference_[i] * difference_[i];
+  for (int i = 0; i < m_.num_links; ++i) twice = twice + dot(moved_[i], dynamics_->inertia[i] * moved_[i]);
+  return real<Real>(0.5) * twice;
+}
+
+// M (a - a0) - Jᵀ f, and the residual that it means.
+template <class Real>
+CALM_DEVICE void ConstraintSolver<Real>::find_gradient(const Real* added, const Real& scale) {
+  const Real zero = real<Real>(0), one = real<Real>(1);
+  Real strongest = scale;
+  for (int i = 0; i < m_.num_links; ++i) forces_[i] = dynamics_->inertia[i] * moved_[i];
+  for (int i = 0; i < m_.num_velocities; ++i) gradient_[i] = (Real(m_.armature[i]) + added[i]) * difference_[i];
+  for (int i = 0; i < num_limits_; ++i) {
+    const Limit& limit = limits_[i];
+    const Real force = limit.stiffness * smaller(limit.at, zero);  // minus the limit's
+    strongest = larger(strongest, -force);
+    Real* out = gradient_ + limit.velocity;
+    out[0] = out[0] + force * limit.weights.x;
+    if (limit.count == 3) out[1] = out[1] + force * limit.weights.y, out[2] = out[2] + force * limit.weights.z;
   }
+  for (int i = 0; i < finder_->num_contacts; ++i) {
+    const Contact<Real>& c = finder_->contacts[i];
+    const Vec local = force_in_frame(c), force = in_world(c, local);
+    strongest = larger(strongest, local.x);
+    const Spatial wrench = {cross(c.point, force), force};
+    forces_[c.link_b] = forces_[c.link_b] - wrench;
+    if (c.link_a >= 0) forces_[c.link_a] = forces_[c.link_a] + wrench;
+  }
+  dynamics_->add_generalised(forces_, gradient_);
+  Real largest = zero;
+  for (int i = 0; i < m_.num_velocities; ++i) largest = larger(largest, magnitude(gradient_[i]));
+  residual_ = largest / select(strongest > real<Real>(1e-6), strongest, one);
+}
+
+// Columns of the Hessian's rows: the tree's, and where two links touch, what their coupling and elimination fill in.
+template <class Real>
+CALM_DEVICE void ConstraintSolver<Real>::find_pattern() {
+  bool coupled = false;
+  for (int i = 0; i < finder_->num_contacts; ++i) coupled = coupled || finder_->contacts[i].link_a >= 0;
+  if (!coupled && tree_only_) return;
+  const int n = m_.num_velocities;
+  for (int i = 0; i < n * num_words_; ++i) bits_[i] = tree_bits_[i];
+  int done_a = -1, done_b = -1;
+  for (int c = 0; c < finder_->num_contacts; ++c) {
+    const int a = finder_->contacts[c].link_a, b = finder_->contacts[c].link_b;
+    if (a < 0 || (a == done_a && b == done_b)) continue;
+    done_a = a, done_b = b;
+    // velocities that move one and not the other
+    const std::uint64_t* chain_a = tree_bits_ + m_.links[a].last_velocity * num_words_;
+    const std::uint64_t* chain_b = tree_bits_ + m_.links[b].last_velocity * num_words_;
+    for (const int leaf : {m_.links[a].last_velocity, m_.links[b].last_velocity})
+      for (int e = leaf; e >= 0; e = m_.parent_velocity[e]) {
+        if ((chain_a[e / 64] & chain_b[e / 64]) >> e % 64 & 1) break;
+        for (int w = 0; w <= e / 64; ++w) {
+          const std::uint64_t below = w < e / 64 ? ~std::uint64_t{0} : (std::uint64_t{1} << e % 64) - 1;
+          bits_[e * num_words_ + w] |= (chain_a[w] ^ chain_b[w]) & below;
+        }
+      }
+  }
+  // from the leaves: a row passes its columns on to the first of them
   for (int i = n; i-- > 0;) {
-    for (int k = i + 1; k < n; ++k) x[i] -= hessian_[static_cast<size_t>(k) * n + i] * x[k];
-    x[i] *= hessian_[static_cast<size_t>(i) * n + i];
+    int first = -1, count = 0;
+    std::uint16_t* columns = columns_ + i * n;
+    for (int j = i - 1; j >= 0; --j)
+      if (bits_[i * num_words_ + j / 64] >> j % 64 & 1) columns[count++] = static_cast<std::uint16_t>(j);
+    num_columns_[i] = count;
+    if (count > 0) first = columns[0];
+    for (int k = 1; k < count; ++k) bits_[first * num_words_ + columns[k] / 64] |= std::uint64_t{1} << columns[k] % 64;
+  }
+  tree_only_ = !coupled;
+}
+
+// A contact's world stiffness G (at its point) as its link's spatial stiffness: with p the cross product by the point,
+// torque = p G (v - p w), force = G (v - p w).
+template <class Real>
+CALM_DEVICE void ConstraintSolver<Real>::add_floor_stiffness(const Contact<Real>& c, const Vec& g_diagonal,
+                                                             const Vec& g_off) {
+  SpatialStiffness& k = stiffness_[c.link_b];
+  const Vec& p = c.point;
+  const Mat3Of<Real> al = {cross(p, {g_diagonal.x, g_off.z, g_off.y}), cross(p, {g_off.z, g_diagonal.y, g_off.x}),
+                           cross(p, {g_off.y, g_off.x, g_diagonal.z})};
+  // aa = al pᵀ: row i is p x (row i of al)
+  const Vec row_x = {al.x.x, al.y.x, al.z.x}, row_y = {al.x.y, al.y.y, al.z.y}, row_z = {al.x.z, al.y.z, al.z.z};
+  const Vec aa_x = cross(p, row_x);
+  const Real aa_yy = p.z * row_y.x - p.x * row_y.z, aa_yz = p.x * row_y.y - p.y * row_y.x;
+  const Real aa_zz = p.x * row_z.y - p.y * row_z.x;
+  k.aa_diagonal = k.aa_diagonal + Vec{aa_x.x, aa_yy, aa_zz};
+  k.aa_off = k.aa_off + Vec{aa_yz, aa_x.z, aa_x.y};
+  k.ll_diagonal = k.ll_diagonal + g_diagonal, k.ll_off = k.ll_off + g_off;
+  k.al = {k.al.x + al.x, k.al.y + al.y, k.al.z + al.z};
+}
+
+template <class Real>
+CALM_DEVICE void ConstraintSolver<Real>::spread_floor_stiffness() {
+  const int n = m_.num_velocities;
+  for (int i = m_.num_links; i-- > 0;) {
+    if (!touched_[i]) continue;
+    const LinkRow<S>& link = m_.links[i];
+    const SpatialStiffness& k = stiffness_[i];
+    dynamics_->for_rows(
+        i,
+        [&](const Spatial& axis) {
+          return Spatial{times_symmetric(k.aa_diagonal, k.aa_off, axis.angular) + k.al * axis.linear,
+                         transposed_times(k.al, axis.angular) + times_symmetric(k.ll_diagonal, k.ll_off, axis.linear)};
+        },
+        [&](int d, int, int e, const Real& value) {
+          Real& entry = hessian_[d * n + e];
+          entry = entry + value;
+        });
+    if (link.parent < 0) continue;
+    SpatialStiffness& up = stiffness_[link.parent];
+    up.aa_diagonal = up.aa_diagonal + k.aa_diagonal, up.aa_off = up.aa_off + k.aa_off;
+    up.ll_diagonal = up.ll_diagonal + k.ll_diagonal, up.ll_off = up.ll_off + k.ll_off;
+    up.al = {up.al.x + k.al.x, up.al.y + k.al.y, up.al.z + k.al.z};
   }
 }
 
-// Where the cost along the step is least: its derivative is piecewise linear and rises, so Newton's steps inside a
-// bracket find its zero. slope, curvature: of the inertial part at 0.
+// Velocities that move both sides alike have no part in it.
 template <class Real>
-Real ConstraintSolver<Real>::line_search(const Real& slope, const Real& curvature) {
-  const Real zero = scalar(0);
-  Real at = zero, low = zero, high = scalar(1e6);
-  for (int i = 0; i < 16; ++i) {
-    Real first = slope + at * curvature, second = curvature;
-    for_edges([&](const Edge& edge) {
-      const Real value = edge.at + at * edge.along;
-      const Real stiffness = select(value < zero, edge.stiffness, zero);
-      first += stiffness * value * edge.along;
-      second += stiffness * edge.along * edge.along;
-    });
+CALM_DEVICE void ConstraintSolver<Real>::add_pair_stiffness(const Contact<Real>& c, const Vec& g_diagonal,
+                                                            const Vec& g_off) {
+  const int leaf_a = m_.links[c.link_a].last_velocity, leaf_b = m_.links[c.link_b].last_velocity;
+  const std::uint64_t *chain_a = tree_bits_ + leaf_a * num_words_, *chain_b = tree_bits_ + leaf_b * num_words_;
+  const auto shared = [&](int e) { return (chain_a[e / 64] & chain_b[e / 64]) >> e % 64 & 1; };
+  int count = 0, count_a = 0;
+  for (int e = leaf_a; e >= 0 && !shared(e); e = m_.parent_velocity[e]) {
+    chain_[count] = e;
+    moves_[count++] = real<Real>(-1) * at_point(dynamics_->axes[e], c.point);
+  }
+  count_a = count;
+  for (int e = leaf_b; e >= 0 && !shared(e); e = m_.parent_velocity[e]) {
+    chain_[count] = e;
+    moves_[count++] = at_point(dynamics_->axes[e], c.point);
+  }
+  for (int k = 0; k < count; ++k) {
+    const Vec force = times_symmetric(g_diagonal, g_off, moves_[k]);
+    const int d = chain_[k];
+    for (int l = k; l < count; ++l) {
+      // each side falls toward the root; between the sides either may be the later
+      const int e = chain_[l];
+      Real& entry = k < count_a && l >= count_a && e > d ? hessian(e, d) : hessian(d, e);
+      entry = entry + dot(moves_[l], force);
+    }
+  }
+}
+
+// M, and no constraint's part yet.
+template <class Real>
+CALM_DEVICE void ConstraintSolver<Real>::start_hessian() {
+  const Real zero = real<Real>(0);
+  const int n = m_.num_velocities;
+  for (int i = 0; i < n; ++i) {
+    Real* row = hessian_ + i * n;
+    const std::uint16_t* columns = columns_ + i * n;
+    if (!tree_only_)
+      for (int k = 0; k < num_columns_[i]; ++k) row[columns[k]] = zero;
+    const Real* entry = dynamics_->mass + m_.row_start[i];
+    for (int e = i; e >= 0; e = m_.parent_velocity[e]) row[e] = *entry++;
+  }
+  for (int i = 0; i < num_limits_; ++i) limits_[i].held = zero;
+  for (int i = 0; i < finder_->num_contacts; ++i)
+    for (Real& held : finder_->contacts[i].held) held = zero;
+}
+
+// Adds Jᵀ D J over the edges that have come to press since the last time, and takes out those that no longer do: after
+// the first round few change.
+template <class Real>
+CALM_DEVICE void ConstraintSolver<Real>::update_hessian() {
+  const Real zero = real<Real>(0);
+  for (int i = 0; i < num_limits_; ++i) {
+    Limit& limit = limits_[i];
+    const Real now = select(limit.at < zero, limit.stiffness, zero), change = now - limit.held;
+    limit.held = now;
+    const Real w[3] = {limit.weights.x, limit.weights.y, limit.weights.z};
+    for (int k = 0; k < limit.count; ++k)
+      for (int l = 0; l <= k; ++l) {
+        Real& entry = hessian(limit.velocity + k, limit.velocity + l);
+        entry = entry + change * w[k] * w[l];
+      }
+  }
+
+  for (int i = 0; i < m_.num_links; ++i) touched_[i] = false;
+  bool floor = false;
+  for (int i = 0; i < finder_->num_contacts; ++i) {
+    Contact<Real>& c = finder_->contacts[i];
+    const Real m = Real(c.friction);
+    Real d[4];
+    edges(c.at, m, d);
+    Mask changed = zero > zero;
+    for (int e = 0; e < 4; ++e) {
+      const Real now = select(d[e] < zero, c.stiffness, zero);
+      changed = changed || (now != c.held[e]);
+      d[e] = now - c.held[e];
+      c.held[e] = now;
+    }
+    if (!any(changed)) continue;
+    // the four edges' stiffness in the contact's frame, then G in world
+    const Real nn = d[0] + d[1] + d[2] + d[3], nt = m * (d[0] - d[1]), ns = m * (d[2] - d[3]);
+    const Real tt = m * m * (d[0] + d[1]), ss = m * m * (d[2] + d[3]);
+    const Vec &n_axis = c.normal, &t_axis = c.tangent;
+    if (c.link_a < 0) {
+      for (int l = c.link_b; l >= 0 && !touched_[l]; l = m_.links[l].parent) {
+        touched_[l] = true;
+        stiffness_[l] = {};
+      }
+      const Real xx = t_axis.x * t_axis.x, yy = t_axis.y * t_axis.y, xy = t_axis.x * t_axis.y;
+      const Vec diagonal = {tt * xx + ss * yy, tt * yy + ss * xx, nn};
+      add_floor_stiffness(c, diagonal, {nt * t_axis.y + ns * t_axis.x, nt * t_axis.x - ns * t_axis.y, (tt - ss) * xy});
+      floor = true;
+      continue;
+    }
+    const Vec s_axis = cross(n_axis, t_axis);
+    const Vec a = nn * n_axis + nt * t_axis + ns * s_axis, t = nt * n_axis + tt * t_axis, s = ns * n_axis + ss * s_axis;
+    const Vec diagonal = {a.x * n_axis.x + t.x * t_axis.x + s.x * s_axis.x,
+                          a.y * n_axis.y + t.y * t_axis.y + s.y * s_axis.y,
+                          a.z * n_axis.z + t.z * t_axis.z + s.z * s_axis.z};
+    add_pair_stiffness(
+        c, diagonal,
+        {a.y * n_axis.z + t.y * t_axis.z + s.y * s_axis.z, a.x * n_axis.z + t.x * t_axis.z + s.x * s_axis.z,
+         a.x * n_axis.y + t.x * t_axis.y + s.x * s_axis.y});
+  }
+  if (floor) spread_floor_stiffness();
+}
+
+// Takes `Rows` finished rows from `top` down, nested in their columns, out of the rows of those columns, two at a time:
+// what is loaded of the finished rows then serves twice.
+template <class Real>
+template <int Rows>
+CALM_DEVICE void ConstraintSolver<Real>::eliminate(int top, Real* x) {
+  const int n = m_.num_velocities;
+  Real* rows[Rows];
+  Real inverse[Rows];
+  for (int a = 0; a < Rows; ++a) rows[a] = factor_ + (top - a) * n;
+
+  // among themselves
+  for (int a = 0; a < Rows; ++a) {
+    inverse[a] = real<Real>(1) / rows[a][top - a];
+    const std::uint16_t* columns = columns_ + (top - a) * n;
+    for (int b = a + 1; b < Rows; ++b) {
+      const Real ratio = rows[a][top - b] * inverse[a];
+      rows[b][top - b] = rows[b][top - b] - ratio * rows[a][top - b];
+      for (int l = b - a; l < num_columns_[top - a]; ++l)
+        rows[b][columns[l]] = rows[b][columns[l]] - ratio * rows[a][columns[l]];
+      rows[a][top - b] = ratio;
+      x[top - b] = x[top - b] - ratio * x[top - a];
+    }
+    rows[a][top - a] = inverse[a];
+  }
+
+  const std::uint16_t* columns = columns_ + (top - Rows + 1) * n;
+  const int count = num_columns_[top - Rows + 1];
+  Real first[Rows], second[Rows];
+  for (int k = 0; k < count; k += 2) {
+    const int j = columns[k], j2 = k + 1 < count ? columns[k + 1] : j;
+    Real *other = factor_ + j * n, *other2 = factor_ + j2 * n;
+    Real diagonal = other[j], right = x[j], right2 = x[j2];
+    for (int a = 0; a < Rows; ++a) {
+      first[a] = rows[a][j] * inverse[a], second[a] = rows[a][j2] * inverse[a];
+      diagonal = diagonal - first[a] * rows[a][j];
+      right = right - first[a] * x[top - a], right2 = right2 - second[a] * x[top - a];
+    }
+    other[j] = diagonal, x[j] = right;
+    if (k + 1 < count) {
+      x[j2] = right2;
+      for (int l = k + 1; l < count; ++l) {
+        const int c = columns[l];
+        Real sum = other[c], sum2 = other2[c];
+        for (int a = 0; a < Rows; ++a) {
+          const Real value = rows[a][c];
+          sum = sum - first[a] * value, sum2 = sum2 - second[a] * value;
+        }
+        other[c] = sum, other2[c] = sum2;
+      }
+    }
+    for (int a = 0; a < Rows; ++a) rows[a][j] = first[a], rows[a][j2] = k + 1 < count ? second[a] : first[a];
+  }
+}
+
+// LᵀDL over the pattern, from the leaves, by rows that share their columns; x becomes H⁻¹ x.
+template <class Real>
+CALM_DEVICE void ConstraintSolver<Real>::factorise_and_solve(Real* x) {
+  const int n = m_.num_velocities;
+  for (int i = 0; i < n; ++i) {
+    const Real* from = hessian_ + i * n;
+    Real* to = factor_ + i * n;
+    const std::uint16_t* columns = columns_ + i * n;
+    to[i] = from[i];
+    for (int k = 0; k < num_columns_[i]; ++k) to[columns[k]] = from[columns[k]];
+  }
+  for (int i = n - 1; i >= 0;) {
+    int rows = 1;
+    while (rows < 4 && rows <= i && num_columns_[i - rows] + 1 == num_columns_[i - rows + 1] &&
+           columns_[(i - rows + 1) * n] == i - rows)
+      ++rows;
+    switch (rows) {
+      case 1:
+        eliminate<1>(i, x);
+        break;
+      case 2:
+        eliminate<2>(i, x);
+        break;
+      case 3:
+        eliminate<3>(i, x);
+        break;
+      default:
+        eliminate<4>(i, x);
+        break;
+    }
+    i -= rows;
+  }
+  for (int i = 0; i < n;) {
+    int rows = 1;
+    while (rows < 4 && i + rows < n && columns_[(i + rows) * n] == i + rows - 1 &&
+           num_columns_[i + rows] == num_columns_[i + rows - 1] + 1)
+      ++rows;
+    switch (rows) {
+      case 1:
+        substitute<1>(i, x);
+        break;
+      case 2:
+        substitute<2>(i, x);
+        break;
+      case 3:
+        substitute<3>(i, x);
+        break;
+      default:
+        substitute<4>(i, x);
+        break;
+    }
+    i += rows;
+  }
+}
+
+// The way back, from the root: x of `Rows` rows from `first` up that share their columns.
+template <class Real>
+template <int Rows>
+CALM_DEVICE void ConstraintSolver<Real>::substitute(int first, Real* x) {
+  const int n = m_.num_velocities;
+  const std::uint16_t* columns = columns_ + first * n;
+  const Real* rows[Rows];
+  Real sum[Rows];
+  for (int a = 0; a < Rows; ++a) {
+    rows[a] = factor_ + (first + a) * n;
+    sum[a] = x[first + a] * rows[a][first + a];
+  }
+  for (int k = num_columns_[first]; k-- > 0;) {
+    const int c = columns[k];
+    const Real value = x[c];
+    for (int a = 0; a < Rows; ++a) sum[a] = sum[a] - rows[a][c] * value;
+  }
+  for (int a = 0; a < Rows; ++a) {
+    for (int b = 0; b < a; ++b) sum[a] = sum[a] - rows[a][first + b] * sum[b];
+    x[first + a] = sum[a];
+  }
+}
+
+// Where the cost along the step is least, nearly: its derivative is piecewise linear and rises, so Newton's steps
+// inside a bracket find its zero; from 1, which is the answer where no edge turns. start: the derivative at 0, where
+// the second one is -start, for the step is Newton's; less the edges' part, that leaves the inertial one's.
+template <class Real>
+CALM_DEVICE Real ConstraintSolver<Real>::line_search(const Real& start, const Mask& working) const {
+  const Real zero = real<Real>(0), one = real<Real>(1);
+  // first and second derivative of the edges' cost
+  const auto of_edges = [&](const Real& at, Real& first, Real& second) {
+    first = second = zero;
+    for (int i = 0; i < num_limits_; ++i) {
+      const Limit& limit = limits_[i];
+      const Real value = limit.at + at * limit.along;
+      const Real k = select(value < zero, limit.stiffness * limit.along, zero);
+      first = first + k * value, second = second + k * limit.along;
+    }
+    for (int i = 0; i < finder_->num_contacts; ++i) {
+      const Contact<Real>& c = finder_->contacts[i];
+      const Vec now = c.at + at * c.along;
+      Real value[4], along[4], sum = zero, sum_second = zero;
+      edges(now, Real(c.friction), value), edges(c.along, Real(c.friction), along);
+      for (int e = 0; e < 4; ++e) {
+        const Real k = select(value[e] < zero, along[e], zero);
+        sum = sum + k * value[e], sum_second = sum_second + k * along[e];
+      }
+      first = first + c.stiffness * sum, second = second + c.stiffness * sum_second;
+    }
+  };
+  Real first, second;
+  of_edges(zero, first, second);
+  const Real slope = start - first, curvature = larger(-start - second, zero);
+  const Real enough = real<Real>(1e-2) * magnitude(start);
+  Real at = one, low = zero, high = real<Real>(1e6);
+  Mask searching = working;
+  for (int i = 0; i < 12; ++i) {
+    of_edges(at, first, second);
+    first = first + slope + at * curvature, second = second + curvature;
+    searching = searching && (magnitude(first) > enough);
+    if (!any(searching)) break;
     low = select(first < zero, at, low), high = select(first > zero, at, high);
-    const Real newton = at - first / select(second > zero, second, scalar(1));
-    const Real middle = scalar(0.5) * (low + high);
-    const Real next = select((newton < low) || (newton > high), middle, newton);
-    const bool moved = any((next - at > scalar(1e-7)) || (at - next > scalar(1e-7)));
-    at = next;
-    if (!moved) break;
+    const Real newton = at - first / select(second > zero, second, one);
+    const Mask inside = (newton > low) && (newton < high);
+    at = select(searching, select(inside, newton, real<Real>(0.5) * (low + high)), at);
   }
   return at;
 }
 
 template <class Real>
-int ConstraintSolver<Real>::solve(std::span<const Real> velocities, std::span<const Real> unconstrained,
-                                  std::span<Real> acceleration, int iterations, double tolerance) {
-  using std::abs;
-  const int n = a_->num_velocities;
-  const Real zero = scalar(0), k = scalar(reference_stiffness_), b = scalar(reference_damping_);
-
-  // reference accelerations and where the start leaves them
-  for (Row& row : rows_) {
-    row.edge.stiffness = select(row.active, scalar(1) / row.regulariser, zero);
-    row.edge.reference = -b * times(row, velocities) - k * row.impedance * row.distance;
-    row.edge.at = times(row, std::span<const Real>(acceleration)) - row.edge.reference;
+CALM_DEVICE void ConstraintSolver<Real>::solve(const Real* velocities, const Real* unconstrained, const Real* added,
+                                               const Real& scale, Real* acceleration, const SolverSettings& settings) {
+  const Real zero = real<Real>(0), one = real<Real>(1);
+  const int n = m_.num_velocities;
+  made_ = residual_ = zero;
+  if (finder_->num_contacts == 0 && num_limits_ == 0) {
+    for (int i = 0; i < n; ++i) acceleration[i] = unconstrained[i];
+    return;
   }
-  for (Contact& c : contacts_) {
-    const Vec v = times(c, velocities), now = times(c, std::span<const Real>(acceleration));
-    for (int e = 0; e < 4; ++e) {
-      c.edges[e].stiffness = select(c.active, scalar(1) / c.regulariser, zero);
-      c.edges[e].reference = -b * edge_of(v, c.friction, e) - k * c.impedance * c.distance;
-      c.edges[e].at = edge_of(now, c.friction, e) - c.edges[e].reference;
-    }
+  prepare(velocities);
+
+  // start from the better of the two
+  dynamics_->motions(acceleration, moved_);
+  Real warm = cost_at(moved_, acceleration, false);
+  dynamics_->motions(unconstrained, motions_);
+  const Real cold = cost_at(motions_, unconstrained, true);
+  for (int i = 0; i < n; ++i) difference_[i] = acceleration[i] - unconstrained[i];
+  for (int i = 0; i < m_.num_links; ++i) moved_[i] = moved_[i] - motions_[i];
+  warm = warm + inertial_energy(added);
+  const Mask keep = constrained() && (warm < cold);
+  for (int i = 0; i < n; ++i) difference_[i] = select(keep, difference_[i], zero);
+  for (int i = 0; i < m_.num_links; ++i) {
+    moved_[i].angular = select<Real>(keep, moved_[i].angular, {});
+    moved_[i].linear = select<Real>(keep, moved_[i].linear, {});
+  }
+  for (int i = 0; i < num_limits_; ++i) limits_[i].at = select(keep, limits_[i].at, limits_[i].along);
+  for (int i = 0; i < finder_->num_contacts; ++i) {
+    Contact<Real>& c = finder_->contacts[i];
+    c.at = select<Real>(keep, c.at, c.along);
   }
 
-  int iteration = 0;
-  for (;; ++iteration) {
-    // gradient and, with the springs that press, Hessian
-    for (int i = 0; i < n; ++i) difference_[i] = acceleration[i] - unconstrained[i];
-    multiply_mass(difference_, gradient_);
-    Real inertial = zero;
-    for (int i = 0; i < n; ++i) inertial = select(abs(gradient_[i]) > inertial, abs(gradient_[i]), inertial);
-    std::fill(hessian_.begin(), hessian_.end(), zero);
-    for (int i = 0; i < n; ++i) {
-      int entry = a_->row_start[i];
-      for (int j = i; j >= 0; j = a_->parent_velocity[j])
-        hessian_[static_cast<size_t>(i) * n + j] = dynamics_->mass[entry++];
-    }
-    for (const Row& row : rows_) {
-      const Real stiffness = select(row.edge.at < zero, row.edge.stiffness, zero);
-      for (size_t i = 0; i < row.weights.size(); ++i) {
-        gradient_[row.first + i] += stiffness * row.edge.at * row.weights[i];
-        for (size_t j = 0; j <= i; ++j)
-          hessian_[(row.first + i) * n + row.first + j] += stiffness * row.weights[i] * row.weights[j];
-      }
-    }
-    for (const Contact& c : contacts_) {
-      Real d[4], g[4];
-      for (int e = 0; e < 4; ++e) {
-        d[e] = select(c.edges[e].at < zero, c.edges[e].stiffness, zero);
-        g[e] = d[e] * c.edges[e].at;
-      }
-      // the four edges in the contact's frame: force g and weight W, symmetric
-      const Real m = c.friction;
-      const Vec force = {g[0] + g[1] + g[2] + g[3], m * (g[0] - g[1]), m * (g[2] - g[3])};
-      const Vec w_x = {d[0] + d[1] + d[2] + d[3], m * (d[0] - d[1]), m * (d[2] - d[3])};
-      const Vec w_y = {w_x.y, m * m * (d[0] + d[1]), zero}, w_z = {w_x.z, zero, m * m * (d[2] + d[3])};
-      for (size_t i = 0; i < c.chain.size(); ++i) {
-        const Vec& j_i = c.jacobian[i];
-        gradient_[c.chain[i]] += dot(j_i, force);
-        const Vec weighted = {dot(w_x, j_i), dot(w_y, j_i), dot(w_z, j_i)};
-        for (size_t j = i; j < c.chain.size(); ++j)  // the chain falls toward the root
-          hessian_[static_cast<size_t>(c.chain[i]) * n + c.chain[j]] += dot(weighted, c.jacobian[j]);
-      }
-    }
-    Real largest = zero;
-    for (int i = 0; i < n; ++i) largest = select(abs(gradient_[i]) > largest, abs(gradient_[i]), largest);
-    residual_ = largest / select(inertial > scalar(1e-9), inertial, scalar(1));
-    if (iteration >= iterations) break;
-
-    // step
+  find_pattern();
+  start_hessian();
+  Mask working = one > zero;
+  for (int iteration = 0;; ++iteration) {
+    find_gradient(added, scale);
+    working = working && (residual_ > real<Real>(settings.tolerance));
+    if (iteration == settings.iterations || !any(working)) break;
+    update_hessian();
     for (int i = 0; i < n; ++i) step_[i] = -gradient_[i];
-    solve_hessian(step_);
-    multiply_mass(step_, mass_step_);
-    Real slope = zero, curvature = zero;
-    for (int i = 0; i < n; ++i) slope += difference_[i] * mass_step_[i], curvature += step_[i] * mass_step_[i];
-    for (Row& row : rows_) row.edge.along = times(row, std::span<const Real>(step_));
-    for (Contact& c : contacts_) {
-      const Vec moves = times(c, std::span<const Real>(step_));
-      for (int e = 0; e < 4; ++e) c.edges[e].along = edge_of(moves, c.friction, e);
+    factorise_and_solve(step_);
+    dynamics_->motions(step_, motions_);
+    Real start = zero;
+    for (int i = 0; i < n; ++i) start = start + step_[i] * gradient_[i];
+    for (int i = 0; i < num_limits_; ++i) limits_[i].along = times(limits_[i], step_);
+    for (int i = 0; i < finder_->num_contacts; ++i) {
+      Contact<Real>& c = finder_->contacts[i];
+      c.along = relative(c, motions_);
     }
-    const Real length = line_search(slope, curvature);
-    Real moved = zero, size = scalar(1);
-    for (int i = 0; i < n; ++i) {
-      const Real change = length * step_[i];
-      acceleration[i] += change;
-      moved = select(abs(change) > moved, abs(change), moved);
-      size = select(abs(acceleration[i]) > size, abs(acceleration[i]), size);
+    // lanes that have arrived move by nothing
+    const Real length = line_search(start, working);
+    for (int i = 0; i < n; ++i) difference_[i] = select(working, difference_[i] + length * step_[i], difference_[i]);
+    for (int i = 0; i < m_.num_links; ++i) {
+      moved_[i].angular = select<Real>(working, moved_[i].angular + length * motions_[i].angular, moved_[i].angular);
+      moved_[i].linear = select<Real>(working, moved_[i].linear + length * motions_[i].linear, moved_[i].linear);
     }
-    for_edges([&](Edge& edge) { edge.at += length * edge.along; });
-    if (largest_lane(moved / size) <= tolerance) iterations = iteration + 1;  // once more for the residual
+    for (int i = 0; i < num_limits_; ++i) {
+      Limit& limit = limits_[i];
+      limit.at = select(working, limit.at + length * limit.along, limit.at);
+    }
+    for (int i = 0; i < finder_->num_contacts; ++i) {
+      Contact<Real>& c = finder_->contacts[i];
+      c.at = select<Real>(working, c.at + length * c.along, c.at);
+    }
+    made_ = made_ + select(working, one, zero);
   }
-  return iteration;
+  for (int i = 0; i < n; ++i) acceleration[i] = unconstrained[i] + difference_[i];
 }
 
 template <class Real>
-auto ConstraintSolver<Real>::contact_force(int i) const -> Vec {
-  const Contact& c = contacts_[i];
-  const Real zero = scalar(0);
-  Real f[4];
-  for (int e = 0; e < 4; ++e) f[e] = select(c.edges[e].at < zero, -c.edges[e].stiffness * c.edges[e].at, zero);
-  return {f[0] + f[1] + f[2] + f[3], c.friction * (f[0] - f[1]), c.friction * (f[2] - f[3])};
+CALM_DEVICE auto ConstraintSolver<Real>::contact_force(int i) const -> Vec {
+  const Contact<Real>& c = finder_->contacts[i];
+  return in_world(c, force_in_frame(c));
 }
 
 }  // namespace calm

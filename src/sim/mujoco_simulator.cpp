@@ -18,10 +18,6 @@ namespace calm {
 namespace {
 
 constexpr double kMaxSpeed = 1e3;  // rad/s or m/s; faster is an explosion
-constexpr int kMaxContacts = 160;  // more than all shapes of a character folded up give
-constexpr int kMaxConstraints = 4 * kMaxContacts + 64;
-constexpr double kSolverTolerance = 1e-6;
-constexpr double kMinFriction = 0.01;  // less makes the friction pyramid so thin that the solver gains momentum
 constexpr int kFreeDofs = 6;
 constexpr int kFreePositions = 7;
 
@@ -43,119 +39,55 @@ bool all_finite(std::span<const float> values) {
 
 }  // namespace
 
-MujocoSimulator::MujocoSimulator(const Character& character, const PhysicsSettings& settings, int num_envs,
-                                 ThreadPool& pool)
+MujocoSimulator::MujocoSimulator(const Character& character, const std::vector<Prop>& props,
+                                 const PhysicsSettings& settings, int num_envs, ThreadPool& pool)
     : character_(character),
       pool_(pool),
+      num_props_(static_cast<int>(props.size())),
       substeps_(settings.substeps),
-      timestep_(1.0 / (static_cast<double>(settings.control_rate) * settings.substeps)),
+      timestep_(timestep_of(settings)),
       max_ang_vel_(settings.max_ang_vel) {
   if (num_envs < 1) fail("simulator: number of environments is {}; it must be at least 1", num_envs);
-  if (settings.substeps < 1) fail("physics: substeps is {}; it must be at least 1", settings.substeps);
-  if (!(settings.control_rate > 0.0f)) fail("physics: control_rate is {}; it must be positive", settings.control_rate);
-  if (!(settings.max_ang_vel > 0.0f)) fail("physics: max_ang_vel is {}; it must be positive", settings.max_ang_vel);
-  if (!(settings.limit_stiffness >= 0.0f) || !(settings.floor_friction >= 0.0f) || settings.solver_iterations < 1) {
-    fail("physics: limit_stiffness and floor_friction must not be negative, solver_iterations at least 1");
-  }
-  compile(character, settings);
+  compile(character, props, settings);
 
-  state_.num_envs = num_envs;
-  state_.num_bodies = character.num_bodies();
-  state_.num_dofs = character.num_dofs;
-  const size_t envs = num_envs, bodies = envs * state_.num_bodies, dofs = envs * state_.num_dofs;
-  state_.body_pos.resize(3 * bodies);
-  state_.body_rot.resize(4 * bodies);
-  state_.body_vel.resize(3 * bodies);
-  state_.body_ang_vel.resize(3 * bodies);
-  state_.dof_pos.resize(dofs);
-  state_.dof_vel.resize(dofs);
-  state_.contact_force.resize(3 * bodies);
-  state_.diverged.resize(envs);
+  state_.resize(character, num_envs, num_props_);
+  const size_t envs = num_envs;
   for (auto* positions : {&qpos_, &set_qpos_}) positions->resize(envs * nq_);
   for (auto* velocities : {&qvel_, &warmstart_, &set_qvel_}) velocities->resize(envs * nv_);
 
   const CharacterState standing = default_state(character);
-  for (int env = 0; env < num_envs; ++env) set_state(env, standing.root(), standing.dof_pos, standing.dof_vel);
-}
-
-void MujocoSimulator::compile(const Character& character, const PhysicsSettings& settings) {
-  plain_model_ = compile_mjcf(to_mjcf(character), character.name);
-  mjModel& m = *plain_model_;
-  nq_ = m.nq, nv_ = m.nv;
-
-  // the compiled model must have the character's own order of bodies and joints
-  bool same = m.nv == kFreeDofs + character.num_dofs && m.nbody == 1 + character.num_bodies() &&
-              m.njnt == 1 + character.num_joints() && m.jnt_type[0] == mjJNT_FREE;
-  for (int j = 0; same && j < character.num_joints(); ++j) {
-    const Joint& joint = character.joints[j];
-    same = m.jnt_type[1 + j] == (joint.kind == JointKind::kBall ? mjJNT_BALL : mjJNT_HINGE) &&
-           m.jnt_dofadr[1 + j] == kFreeDofs + joint.dof && m.jnt_bodyid[1 + j] == 1 + joint.body;
-    joint_qpos_.push_back(m.jnt_qposadr[1 + j]);
-  }
-  if (!same) fail("{}: MuJoCo orders the compiled character's joints differently", character.name);
-
-  // options
-  m.opt.timestep = timestep_;
-  m.opt.integrator = mjINT_EULER;
-  m.opt.cone = mjCONE_PYRAMIDAL;
-  m.opt.jacobian = mjJAC_DENSE;
-  m.opt.solver = mjSOL_NEWTON;
-  m.opt.iterations = settings.solver_iterations;
-  m.opt.tolerance = kSolverTolerance;
-  m.opt.disableflags = mjDSBL_EQUALITY | mjDSBL_FRICTIONLOSS | mjDSBL_ACTUATION | mjDSBL_SENSOR;
-  m.opt.enableflags = 0;
-
-  // who collides: the floor and, unless switched off, bodies with each other
-  for (int g = 0; g < m.ngeom; ++g) {
-    m.geom_condim[g] = 3;
-    const bool floor = m.geom_bodyid[g] == 0;
-    if (floor) m.geom_friction[3 * g] = settings.floor_friction;
-    m.geom_friction[3 * g] = std::max(m.geom_friction[3 * g], kMinFriction);
-    if (!m.geom_contype[g] && !m.geom_conaffinity[g]) continue;
-    m.geom_contype[g] = floor ? 1 : 2;
-    m.geom_conaffinity[g] = floor ? 0 : settings.self_collision ? 3 : 1;
-  }
-#if mjVERSION_HEADER >= 300
-  for (int b = 0; b < m.nbody; ++b) {
-    m.body_contype[b] = m.body_conaffinity[b] = 0;
-    for (int g = m.body_geomadr[b]; g >= 0 && g < m.body_geomadr[b] + m.body_geomnum[b]; ++g) {
-      m.body_contype[b] |= m.geom_contype[g];
-      m.body_conaffinity[b] |= m.geom_conaffinity[g];
+  for (int env = 0; env < num_envs; ++env) {
+    set_state(env, standing.root(), standing.dof_pos, standing.dof_vel);
+    for (int p = 0; p < num_props_; ++p) {
+      RootState at;
+      at.pos = props[p].pos, at.rot = props[p].rot;
+      set_prop(env, p, at);
     }
   }
-#else
-  // room for contacts; MuJoCo 3 takes it from an arena that grows to need
-  m.nconmax = kMaxContacts;
-  m.njmax = kMaxConstraints;
-  const int rows = m.njmax + m.nv;
-  m.nstack = 6 * rows * rows + 50 * (m.nq + m.nv + m.nbody + m.ngeom);
-#endif
+}
+
+void MujocoSimulator::compile(const Character& character, const std::vector<Prop>& props,
+                              const PhysicsSettings& settings) {
+  const MujocoModel driven = compile_driven(character, props, settings);
+  nq_ = driven->nq, nv_ = driven->nv;
+  for (int j = 0; j < character.num_joints(); ++j) joint_qpos_.push_back(driven->jnt_qposadr[1 + j]);
+  plain_model_.reset(mj_copyModel(nullptr, driven.get()));
 
   for (int i = 0; i < character.num_dofs; ++i) {
     const bool ball = character.joints[character.dof_joint[i]].kind == JointKind::kBall;
     constexpr double kNone = std::numeric_limits<double>::infinity();
-    // damping that takes excess back with a time constant of two substeps: no bounce, no sticking
-    const double stiffness = static_cast<double>(settings.limit_stiffness) * character.kp[i];
+    const LimitSpring spring = limit_spring(character, settings, i);
     dofs_.push_back({.kp = character.kp[i],
                      .kd = character.kd[i],
                      .armature = character.armature[i],
                      .limit_lower = ball ? character.limit_lower[i] : -kNone,
                      .limit_upper = ball ? character.limit_upper[i] : kNone,
-                     .limit_stiffness = stiffness,
-                     .limit_damping = stiffness * 2.0 * timestep_});
-    m.dof_armature[kFreeDofs + i] = character.armature[i];
+                     .limit_stiffness = spring.stiffness,
+                     .limit_damping = spring.damping});
+    plain_model_->dof_armature[kFreeDofs + i] = character.armature[i];
   }
-  for (int i = 0; i < kFreeDofs; ++i) m.dof_armature[i] = 0.0;
-  push_data_.reset(mj_makeData(&m));
+  push_data_.reset(mj_makeData(plain_model_.get()));
   if (!push_data_) fail("{}: no memory for MuJoCo's data", character.name);
-  mj_setConst(&m, push_data_.get());
-
-  // constraint regularisation is scaled by the inertia that the solver meets: with drives
-  MujocoModel driven(mj_copyModel(nullptr, &m));
-  for (int i = 0; i < character.num_dofs; ++i) {
-    driven->dof_armature[kFreeDofs + i] += timestep_ * dofs_[i].kd + timestep_ * timestep_ * dofs_[i].kp;
-  }
-  mj_setConst(driven.get(), push_data_.get());
   for (int w = 0; w < pool_.size(); ++w) {
     Worker& worker = workers_.emplace_back(character);
     worker.model.reset(mj_copyModel(nullptr, driven.get()));
@@ -180,7 +112,7 @@ void MujocoSimulator::step_env(int env, const float* targets, Worker& worker) {
   mju_copy(d.qpos, qpos(env), nq_);
   mju_copy(d.qvel, qvel(env), nv_);
   mju_copy(d.qacc_warmstart, warmstart(env), nv_);
-  if (simulate(targets, worker)) {
+  if (simulate(env, targets, worker)) {
     mju_copy(qpos(env), d.qpos, nq_);
     mju_copy(qvel(env), d.qvel, nv_);
     mju_copy(warmstart(env), d.qacc_warmstart, nv_);
@@ -194,10 +126,11 @@ void MujocoSimulator::step_env(int env, const float* targets, Worker& worker) {
   refresh_view(env, worker.kinematics);
 }
 
-bool MujocoSimulator::simulate(const float* targets, Worker& worker) {
+bool MujocoSimulator::simulate(int env, const float* targets, Worker& worker) {
   if (!all_finite(std::span(targets, state_.num_dofs))) return false;
   const mjModel* m = worker.model.get();
   mjData* d = worker.data.get();
+  state_.solver_residual[env] = 0.0f, state_.solver_iterations[env] = 0;
   for (int substep = 0; substep < substeps_; ++substep) {
     apply_drives(targets, worker);
     d->warning[mjWARN_CONTACTFULL].number = d->warning[mjWARN_CNSTRFULL].number = 0;
@@ -206,11 +139,28 @@ bool MujocoSimulator::simulate(const float* targets, Worker& worker) {
       if (num_overflows_++ == 0) spdlog::warn("simulator: more contacts than there is room for; some were left out");
     }
     if (!all_finite(d->qacc, nv_)) return false;
+    state_.num_contacts[env] = d->ncon;
+    state_.solver_iterations[env] += d->solver_iter;
+    if (substep + 1 == substeps_) state_.solver_residual[env] = residual(worker);
     mj_Euler(m, d);
     if (!all_finite(d->qpos, nq_) || !all_below(d->qvel, nv_, kMaxSpeed)) return false;
     limit_speeds(d->qvel);
   }
   return true;
+}
+
+// The gradient's largest entry over the forces', as the other backends report it.
+float MujocoSimulator::residual(Worker& worker) const {
+  mjData* d = worker.data.get();
+  std::vector<mjtNum> difference(nv_), inertial(nv_);
+  mju_sub(difference.data(), d->qacc, d->qacc_smooth, nv_);
+  mj_mulM(worker.model.get(), d, inertial.data(), difference.data());
+  double largest = 0.0, scale = 0.0;
+  for (int i = 0; i < nv_; ++i) {
+    largest = std::max(largest, std::abs(inertial[i] - d->qfrc_constraint[i]));
+    scale = std::max({scale, std::abs(inertial[i]), std::abs(d->qfrc_constraint[i])});
+  }
+  return static_cast<float>(largest / (scale > 1e-6 ? scale : 1.0));
 }
 
 template <class T>
@@ -269,8 +219,10 @@ void MujocoSimulator::limit_speeds(double* qvel) const {
 void MujocoSimulator::read_contact_forces(int env, Worker& worker) {
   const mjModel* m = worker.model.get();
   const mjData* d = worker.data.get();
-  float* forces = &state_.contact_force[static_cast<size_t>(env) * 3 * state_.num_bodies];
+  float* forces = state_.contact_force.data() + static_cast<size_t>(env) * 3 * state_.num_bodies;
+  float* prop_forces = state_.prop_force.data() + static_cast<size_t>(env) * 3 * num_props_;
   std::fill_n(forces, 3 * state_.num_bodies, 0.0f);
+  std::fill_n(prop_forces, 3 * num_props_, 0.0f);
   for (int c = 0; c < d->ncon; ++c) {
     const mjContact& contact = d->contact[c];
     if (contact.efc_address < 0) continue;
@@ -281,7 +233,8 @@ void MujocoSimulator::read_contact_forces(int env, Worker& worker) {
     const int bodies[2] = {m->geom_bodyid[contact.geom1], m->geom_bodyid[contact.geom2]};
     for (int side = 0; side < 2; ++side) {
       if (bodies[side] == 0) continue;
-      float* force = forces + 3 * (bodies[side] - 1);
+      const int body = bodies[side] - 1, prop = body - state_.num_bodies;
+      float* force = prop < 0 ? forces + 3 * body : prop_forces + 3 * prop;
       for (int k = 0; k < 3; ++k) force[k] += static_cast<float>(side == 0 ? -world[k] : world[k]);
     }
   }
@@ -291,22 +244,27 @@ void MujocoSimulator::put_back(int env) {
   mju_copy(qpos(env), set_qpos(env), nq_);
   mju_copy(qvel(env), set_qvel(env), nv_);
   mju_zero(warmstart(env), nv_);
-  std::fill_n(&state_.contact_force[static_cast<size_t>(env) * 3 * state_.num_bodies], 3 * state_.num_bodies, 0.0f);
+  const size_t bodies = state_.num_bodies;
+  std::fill_n(state_.contact_force.begin() + 3 * env * bodies, 3 * bodies, 0.0f);
+  std::fill_n(state_.prop_force.begin() + 3 * env * num_props_, 3 * num_props_, 0.0f);
 }
 
 void MujocoSimulator::refresh_view(int env, CharacterState& scratch) {
+  const auto root_at = [](const double* q, const double* v) {
+    const Eigen::Quaterniond rot(q[3], q[4], q[5], q[6]);
+    RootState root;
+    root.pos = Eigen::Map<const Eigen::Vector3d>(q).cast<float>();
+    root.rot = rot.cast<float>();
+    root.vel = Eigen::Map<const Eigen::Vector3d>(v).cast<float>();
+    root.ang_vel = (rot * Eigen::Map<const Eigen::Vector3d>(v + 3)).cast<float>();  // MuJoCo's is in the body's frame
+    return root;
+  };
   const double* q = qpos(env);
   const double* v = qvel(env);
-  const Eigen::Quaterniond rot(q[3], q[4], q[5], q[6]);
-  RootState root;
-  root.pos = Eigen::Map<const Eigen::Vector3d>(q).cast<float>();
-  root.rot = rot.cast<float>();
-  root.vel = Eigen::Map<const Eigen::Vector3d>(v).cast<float>();
-  root.ang_vel = (rot * Eigen::Map<const Eigen::Vector3d>(v + 3)).cast<float>();  // MuJoCo's is in the body's frame
   const int dofs = state_.num_dofs, bodies = state_.num_bodies;
   read_dof_pos(q, scratch.dof_pos.data());
   for (int i = 0; i < dofs; ++i) scratch.dof_vel[i] = static_cast<float>(v[kFreeDofs + i]);
-  forward_kinematics(character_, root, scratch);
+  forward_kinematics(character_, root_at(q, v), scratch);
 
   const size_t body = static_cast<size_t>(env) * bodies, dof = static_cast<size_t>(env) * dofs;
   std::ranges::copy(scratch.body_pos, &state_.body_pos[3 * body]);
@@ -315,6 +273,42 @@ void MujocoSimulator::refresh_view(int env, CharacterState& scratch) {
   std::ranges::copy(scratch.body_ang_vel, &state_.body_ang_vel[3 * body]);
   std::ranges::copy(scratch.dof_pos, &state_.dof_pos[dof]);
   std::ranges::copy(scratch.dof_vel, &state_.dof_vel[dof]);
+  for (int p = 0; p < num_props_; ++p) {
+    const RootState root = root_at(q + nq_ - 7 * (num_props_ - p), v + nv_ - 6 * (num_props_ - p));
+    const size_t at = static_cast<size_t>(env) * num_props_ + p;
+    Vec3Map(&state_.prop_pos[3 * at]) = root.pos;
+    QuatMap(&state_.prop_rot[4 * at]) = root.rot;
+    Vec3Map(&state_.prop_vel[3 * at]) = root.vel;
+    Vec3Map(&state_.prop_ang_vel[3 * at]) = root.ang_vel;
+  }
+}
+
+// Into the last set state, from which put_back takes it.
+void MujocoSimulator::put_root(int env, int first_position, int first_velocity, const RootState& state) {
+  double* q = set_qpos(env) + first_position;
+  double* v = set_qvel(env) + first_velocity;
+  const Eigen::Quaterniond rot = state.rot.cast<double>().normalized();
+  const Eigen::Vector3d local_ang_vel = rot.conjugate() * state.ang_vel.cast<double>();
+  const double rot_wxyz[4] = {rot.w(), rot.x(), rot.y(), rot.z()};
+  for (int k = 0; k < 4; ++k) q[3 + k] = rot_wxyz[k];
+  for (int k = 0; k < 3; ++k) {
+    q[k] = state.pos[k];
+    v[k] = state.vel[k];
+    v[3 + k] = local_ang_vel[k];
+  }
+  if (!all_finite(q, kFreePositions) || !all_finite(v, kFreeDofs))
+    fail("simulator: environment {} set to a state that is not finite", env);
+}
+
+void MujocoSimulator::set_prop(int env, int prop, const RootState& state) {
+  if (prop < 0 || prop >= num_props_) fail("simulator: prop {} of {}", prop, num_props_);
+  const int q = nq_ - kFreePositions * (num_props_ - prop), v = nv_ - kFreeDofs * (num_props_ - prop);
+  put_root(env, q, v, state);
+  mju_copy(qpos(env) + q, set_qpos(env) + q, kFreePositions);
+  mju_copy(qvel(env) + v, set_qvel(env) + v, kFreeDofs);
+  mju_zero(warmstart(env), nv_);
+  CharacterState scratch(character_);
+  refresh_view(env, scratch);
 }
 
 void MujocoSimulator::set_state(int env, const RootState& root, std::span<const float> dof_pos,
@@ -325,15 +319,7 @@ void MujocoSimulator::set_state(int env, const RootState& root, std::span<const 
   }
   double* q = set_qpos(env);
   double* v = set_qvel(env);
-  const Eigen::Quaterniond rot = root.rot.cast<double>().normalized();
-  const Eigen::Vector3d local_ang_vel = rot.conjugate() * root.ang_vel.cast<double>();
-  const double rot_wxyz[4] = {rot.w(), rot.x(), rot.y(), rot.z()};
-  for (int k = 0; k < 4; ++k) q[3 + k] = rot_wxyz[k];
-  for (int k = 0; k < 3; ++k) {
-    q[k] = root.pos[k];
-    v[k] = root.vel[k];
-    v[3 + k] = local_ang_vel[k];
-  }
+  put_root(env, 0, 0, root);
   for (int j = 0; j < character_.num_joints(); ++j) {
     const Joint& joint = character_.joints[j];
     double* out = q + joint_qpos_[j];
@@ -347,10 +333,16 @@ void MujocoSimulator::set_state(int env, const RootState& root, std::span<const 
     }
   }
   for (int i = 0; i < state_.num_dofs; ++i) v[kFreeDofs + i] = dof_vel[i];
-  if (!all_finite(q, nq_) || !all_finite(v, nv_))
+  const int num_q = nq_ - kFreePositions * num_props_, num_v = nv_ - kFreeDofs * num_props_;
+  if (!all_finite(q, num_q) || !all_finite(v, num_v))
     fail("simulator: environment {} set to a state that is not finite", env);
 
-  put_back(env);
+  // the props stay where they are
+  mju_copy(qpos(env), q, num_q);
+  mju_copy(qvel(env), v, num_v);
+  mju_zero(warmstart(env), nv_);
+  std::fill_n(state_.contact_force.begin() + static_cast<size_t>(env) * 3 * state_.num_bodies, 3 * state_.num_bodies,
+              0.0f);
   state_.diverged[env] = 0;
   CharacterState scratch(character_);
   refresh_view(env, scratch);
@@ -386,13 +378,13 @@ std::vector<double> MujocoSimulator::save(int env) const {
     out.insert(out.end(), rows.begin() + e * width, rows.begin() + (e + 1) * width);
   };
   append(qpos_, nq_), append(qvel_, nv_), append(warmstart_, nv_), append(set_qpos_, nq_), append(set_qvel_, nv_);
-  append(state_.contact_force, 3 * state_.num_bodies);
+  append(state_.contact_force, 3 * state_.num_bodies), append(state_.prop_force, 3 * num_props_);
   append(state_.diverged, 1);
   return out;
 }
 
 void MujocoSimulator::restore(int env, std::span<const double> saved) {
-  const size_t expected = 2 * nq_ + 3 * nv_ + 3 * state_.num_bodies + 1;
+  const size_t expected = 2 * nq_ + 3 * nv_ + 3 * (state_.num_bodies + num_props_) + 1;
   if (saved.size() != expected || !all_finite(saved.data(), static_cast<int>(saved.size()))) {
     fail("simulator: a saved state of {} numbers where {} finite ones belong; it is of another character", saved.size(),
          expected);
@@ -405,16 +397,10 @@ void MujocoSimulator::restore(int env, std::span<const double> saved) {
     in += width;
   };
   take(qpos_, nq_), take(qvel_, nv_), take(warmstart_, nv_), take(set_qpos_, nq_), take(set_qvel_, nv_);
-  take(state_.contact_force, 3 * state_.num_bodies);
+  take(state_.contact_force, 3 * state_.num_bodies), take(state_.prop_force, 3 * num_props_);
   take(state_.diverged, 1);
   CharacterState scratch(character_);
   refresh_view(env, scratch);
-}
-
-std::unique_ptr<Simulator> make_simulator(const std::string& backend, const Character& character,
-                                          const PhysicsSettings& settings, int num_envs, ThreadPool& pool) {
-  if (backend == "mujoco") return std::make_unique<MujocoSimulator>(character, settings, num_envs, pool);
-  fail("unknown simulator \"{}\"; known: mujoco", backend);
 }
 
 }  // namespace calm

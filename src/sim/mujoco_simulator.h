@@ -15,26 +15,27 @@
 #include <atomic>
 #include <mutex>
 
-#include "character/mujoco_model.h"
+#include "sim/compile.h"
 #include "sim/simulator.h"
 
 namespace calm {
 
 class MujocoSimulator final : public Simulator {
  public:
-  MujocoSimulator(const Character& character, const PhysicsSettings& settings, int num_envs, ThreadPool& pool);
+  MujocoSimulator(const Character& character, const std::vector<Prop>& props, const PhysicsSettings& settings,
+                  int num_envs, ThreadPool& pool);
 
   const BatchState& state() const override { return state_; }
   void set_state(int env, const RootState& root, std::span<const float> dof_pos,
                  std::span<const float> dof_vel) override;
+  void set_prop(int env, int prop, const RootState& state) override;
   void step(std::span<const float> pd_targets) override;
   void push(int env, int body, const Vec3& impulse) override;
   int64_t num_diverged() const override { return num_diverged_; }
   std::vector<double> save(int env) const override;
   void restore(int env, std::span<const double> saved) override;
-
-  // Substeps since construction in which MuJoCo ran out of room for contacts or constraints and left some out.
-  int64_t num_overflows() const { return num_overflows_; }
+  // Counts substeps in which MuJoCo ran out of room for contacts or constraints.
+  int64_t num_overflows() const override { return num_overflows_; }
 
  private:
   // One thread's scratch: nothing in it outlives the step of an environment.
@@ -52,14 +53,16 @@ class MujocoSimulator final : public Simulator {
     double limit_stiffness, limit_damping;  // beyond the limit
   };
 
-  void compile(const Character& character, const PhysicsSettings& settings);
+  void compile(const Character& character, const std::vector<Prop>& props, const PhysicsSettings& settings);
+  void put_root(int env, int first_position, int first_velocity, const RootState& state);
   void step_env(int env, const float* targets, Worker& worker);
-  bool simulate(const float* targets, Worker& worker);  // false: not finite
+  bool simulate(int env, const float* targets, Worker& worker);  // false: not finite
   void apply_drives(const float* targets, Worker& worker);
   void limit_speeds(double* qvel) const;
   template <class T>
   void read_dof_pos(const double* qpos, T* dof_pos) const;
   void read_contact_forces(int env, Worker& worker);
+  float residual(Worker& worker) const;
   void put_back(int env);
   void refresh_view(int env, CharacterState& scratch);
 
@@ -71,6 +74,7 @@ class MujocoSimulator final : public Simulator {
 
   const Character& character_;
   ThreadPool& pool_;
+  int num_props_;
   int substeps_;
   double timestep_;
   double max_ang_vel_;

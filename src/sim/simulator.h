@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/threads.h"
+#include "character/props.h"
 #include "character/state.h"
 
 namespace calm {
@@ -40,7 +41,7 @@ void visit(Visitor& v, PhysicsSettings& s) {
 }
 
 struct BatchState {
-  int num_envs = 0, num_bodies = 0, num_dofs = 0;
+  int num_envs = 0, num_bodies = 0, num_dofs = 0, num_props = 0;
   std::vector<float> body_pos;       // (env x body x 3) m
   std::vector<float> body_rot;       // (env x body x 4) x y z w
   std::vector<float> body_vel;       // (env x body x 3) m/s, of the body frame's origin
@@ -48,7 +49,17 @@ struct BatchState {
   std::vector<float> dof_pos;        // (env x dof) rad
   std::vector<float> dof_vel;        // (env x dof) rad/s
   std::vector<float> contact_force;  // (env x body x 3) N, world, sum over the body's contacts in the last substep
-  std::vector<uint8_t> diverged;     // (env) 1: was not finite in the last step and has been put back
+  std::vector<float> prop_pos;       // (env x prop x 3) m, of the centre; the other props' rows likewise
+  std::vector<float> prop_rot, prop_vel, prop_ang_vel, prop_force;
+  std::vector<uint8_t> diverged;  // (env) 1: was not finite in the last step and has been put back
+
+  // How the last step was solved.
+  std::vector<int> num_contacts;       // (env) in the last substep
+  std::vector<float> solver_residual;  // (env) greatest of the substeps: gradient over force, 0 is exact
+  std::vector<int> solver_iterations;  // (env) sum over the substeps
+
+  // Allocates all rows.
+  void resize(const Character& character, int envs, int props);
 
   CharacterStateView view(int env) const {
     const size_t e = static_cast<size_t>(env), b = e * num_bodies, d = e * num_dofs;
@@ -67,6 +78,9 @@ class Simulator {
   virtual void set_state(int env, const RootState& root, std::span<const float> dof_pos,
                          std::span<const float> dof_vel) = 0;
 
+  // The same for a prop, which otherwise stays where it is. Its rotation is of its own axes.
+  virtual void set_prop(int env, int prop, const RootState& state) = 0;
+
   // One control step of every environment. pd_targets: (env x dof) rad.
   virtual void step(std::span<const float> pd_targets) = 0;
 
@@ -76,13 +90,23 @@ class Simulator {
   // Environments put back since construction because their state was not finite.
   virtual int64_t num_diverged() const = 0;
 
+  // Contacts left out since construction for want of room.
+  virtual int64_t num_overflows() const = 0;
+
   // The whole physical state of one environment, warm starts included: restoring it makes the future repeat bitwise.
   virtual std::vector<double> save(int env) const = 0;
   virtual void restore(int env, std::span<const double> saved) = 0;
 };
 
-// backend: "mujoco". `character` and `pool` must outlive the simulator. Throws Error on an unknown backend.
+// backend: "simd" (single precision, an environment a lane, as wide as the processor allows; "simd:avx512", "simd:avx2"
+// and "simd:base" name a width), "scalar" (double precision, the reference), "cuda" (on a GPU) or "mujoco" (the
+// oracle). `character` and `pool` must outlive the simulator. Throws Error on an unknown backend or one that this
+// machine lacks.
 std::unique_ptr<Simulator> make_simulator(const std::string& backend, const Character& character,
-                                          const PhysicsSettings& settings, int num_envs, ThreadPool& pool);
+                                          const PhysicsSettings& settings, int num_envs, ThreadPool& pool,
+                                          const std::vector<Prop>& props = {});
+
+// The backends that this build and this machine have, the default first.
+std::vector<std::string> available_backends();
 
 }  // namespace calm

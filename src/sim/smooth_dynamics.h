@@ -1,46 +1,51 @@
 // Smooth dynamics of many characters at once: kinematics, mass matrix, bias forces and its sparse factorisation.
 //
-// Real is a number of one environment (double) or of several, an environment a lane (std::experimental::simd): one
-// algorithm source for all. All environments share the tables, so no lane ever takes another way.
+// Real is a number of one environment (double, float) or of several, an environment a lane (lanes.h): one algorithm
+// source for all. All environments share the tables, so no lane ever takes another way.
 //
 // Spatial vectors are angular, then linear, in world axes about the root's position: near the character, so that single
 // precision does not suffer from where it stands. Algorithms: recursive Newton-Euler and composite rigid bodies
 // (Featherstone 2008, ch. 5.3 and 6.2), LᵀDL in the tree's pattern without fill (6.5).
 #pragma once
 
-#include <cmath>
-#include <span>
-#include <vector>
-
-#include "sim/articulation.h"
-#include "sim/lanes.h"
+#include "sim/arena.h"
+#include "sim/model.h"
 
 namespace calm {
 
 template <class Real>
 struct SpatialVec {
   Vec3Of<Real> angular, linear;
-  friend SpatialVec operator+(const SpatialVec& a, const SpatialVec& b) {
+  CALM_INLINE friend SpatialVec operator+(const SpatialVec& a, const SpatialVec& b) {
     return {a.angular + b.angular, a.linear + b.linear};
   }
-  friend SpatialVec operator*(const Real& s, const SpatialVec& a) { return {s * a.angular, s * a.linear}; }
+  CALM_INLINE friend SpatialVec operator-(const SpatialVec& a, const SpatialVec& b) {
+    return {a.angular - b.angular, a.linear - b.linear};
+  }
+  CALM_INLINE friend SpatialVec operator*(const Real& s, const SpatialVec& a) { return {s * a.angular, s * a.linear}; }
 };
 
 template <class Real>
-Real dot(const SpatialVec<Real>& motion, const SpatialVec<Real>& force) {
+CALM_INLINE Real dot(const SpatialVec<Real>& motion, const SpatialVec<Real>& force) {
   return dot(motion.angular, force.angular) + dot(motion.linear, force.linear);
 }
 
 // Rate of a motion vector m that is fixed in something moving with v.
 template <class Real>
-SpatialVec<Real> cross_motion(const SpatialVec<Real>& v, const SpatialVec<Real>& m) {
+CALM_INLINE SpatialVec<Real> cross_motion(const SpatialVec<Real>& v, const SpatialVec<Real>& m) {
   return {cross(v.angular, m.angular), cross(v.angular, m.linear) + cross(v.linear, m.angular)};
 }
 
 // The same of a force vector.
 template <class Real>
-SpatialVec<Real> cross_force(const SpatialVec<Real>& v, const SpatialVec<Real>& f) {
+CALM_INLINE SpatialVec<Real> cross_force(const SpatialVec<Real>& v, const SpatialVec<Real>& f) {
   return {cross(v.angular, f.angular) + cross(v.linear, f.linear), cross(v.angular, f.linear)};
+}
+
+// The velocity at a point of what moves with m.
+template <class Real>
+CALM_INLINE Vec3Of<Real> at_point(const SpatialVec<Real>& m, const Vec3Of<Real>& point) {
+  return m.linear + cross(m.angular, point);
 }
 
 // Mass, first moment and second moments about the origin.
@@ -49,11 +54,11 @@ struct SpatialInertia {
   Real mass{};
   Vec3Of<Real> moment;                      // mass times centre of mass
   Real xx{}, yy{}, zz{}, xy{}, xz{}, yz{};  // kg m²
-  friend SpatialInertia operator+(const SpatialInertia& a, const SpatialInertia& b) {
+  CALM_INLINE friend SpatialInertia operator+(const SpatialInertia& a, const SpatialInertia& b) {
     return {a.mass + b.mass, a.moment + b.moment, a.xx + b.xx, a.yy + b.yy,
             a.zz + b.zz,     a.xy + b.xy,         a.xz + b.xz, a.yz + b.yz};
   }
-  friend SpatialVec<Real> operator*(const SpatialInertia& i, const SpatialVec<Real>& v) {
+  CALM_INLINE friend SpatialVec<Real> operator*(const SpatialInertia& i, const SpatialVec<Real>& v) {
     const Vec3Of<Real>& w = v.angular;
     const Vec3Of<Real> turned = {i.xx * w.x + i.xy * w.y + i.xz * w.z, i.xy * w.x + i.yy * w.y + i.yz * w.z,
                                  i.xz * w.x + i.yz * w.y + i.zz * w.z};
@@ -64,213 +69,309 @@ struct SpatialInertia {
 template <class Real>
 class SmoothDynamics {
  public:
-  // `articulation` must outlive this.
-  explicit SmoothDynamics(const Articulation& articulation)
-      : a_(&articulation),
-        rot(articulation.links.size()),
-        pos(articulation.links.size()),
-        axes(articulation.num_velocities),
-        velocity(articulation.links.size()),
-        inertia(articulation.links.size()),
-        mass(articulation.num_nonzeros()),
-        factor(articulation.num_nonzeros()),
-        bias(articulation.num_velocities),
-        acceleration_(articulation.links.size()),
-        force_(articulation.links.size()),
-        composite_(articulation.links.size()) {}
-
-  // Poses, motion axes, velocities and inertias of all links, and the bias forces: Coriolis, centrifugal and gravity's
-  // (acceleration -gravity along z). positions (num_positions), quaternions of unit length; velocities
-  // (num_velocities).
-  void forward(std::span<const Real> positions, std::span<const Real> velocities, double gravity);
-
-  // Mass matrix with `added` (velocities) on its diagonal beside the armature (drives; empty: none), and its factors.
-  void factorise(std::span<const Real> added);
-
-  // x becomes M⁻¹ x.
-  void solve(std::span<Real> x) const;
-
- private:
+  using S = ScalarOf<Real>;
   using Vec = Vec3Of<Real>;
   using Mat = Mat3Of<Real>;
   using Spatial = SpatialVec<Real>;
 
-  static Vec constant(const Eigen::Vector3d& v) { return vec3<Real>(v); }
-  static Mat constant(const Eigen::Matrix3d& m) { return mat3<Real>(m); }
-  static Real scalar(double value) { return real<Real>(value); }
-  static Mat rotation(const Real& w, const Real& x, const Real& y, const Real& z);
-  static Mat rotation(const Vec& axis, const Real& angle);
-  SpatialInertia<Real> inertia_of(int link) const;
+  CALM_DEVICE SmoothDynamics(const ModelView<S>& model, Arena& arena)
+      : rot(arena.take<Mat>(model.num_links)),
+        pos(arena.take<Vec>(model.num_links)),
+        axes(arena.take<Spatial>(model.num_velocities)),
+        velocity(arena.take<Spatial>(model.num_links)),
+        inertia(arena.take<SpatialInertia<Real>>(model.num_links)),
+        mass(arena.take<Real>(model.num_nonzeros)),
+        factor(arena.take<Real>(model.num_nonzeros)),
+        bias(arena.take<Real>(model.num_velocities)),
+        m_(model),
+        acceleration_(arena.take<Spatial>(model.num_links)),
+        force_(arena.take<Spatial>(model.num_links)),
+        composite_(arena.take<SpatialInertia<Real>>(model.num_links)) {}
 
-  const Articulation* a_;
+  // Poses, motion axes, velocities and inertias of all links, and the bias forces: Coriolis, centrifugal and gravity's.
+  // positions (num_positions), quaternions of unit length; velocities (num_velocities).
+  CALM_DEVICE void forward(const Real* positions, const Real* velocities);
 
- public:                                      // results, in the order they are computed
-  Vec root_pos;                               // world
-  std::vector<Mat> rot;                       // (links) in world
-  std::vector<Vec> pos;                       // (links) from the root's position
-  std::vector<Spatial> axes;                  // (velocities) motion per unit of velocity
-  std::vector<Spatial> velocity;              // (links)
-  std::vector<SpatialInertia<Real>> inertia;  // (links)
-  std::vector<Real> mass, factor;             // (nonzeros) rows from the diagonal toward the root; L below, D on it
-  std::vector<Real> bias;                     // (velocities)
+  // Mass matrix with `added` (velocities) on its diagonal beside the armature (drives; null: none), and its factors.
+  CALM_DEVICE void factorise(const Real* added);
+
+  // x becomes M⁻¹ x.
+  CALM_DEVICE void solve(Real* x) const;
+
+  // out = M x.
+  CALM_DEVICE void multiply(const Real* x, Real* out) const;
+
+  // The motions (links) that generalised velocities or accelerations x give, bias accelerations left out.
+  CALM_DEVICE void motions(const Real* x, Spatial* out) const;
+
+  // out[i] (velocities) += axes[i] · the sum of `forces` (links) on the links that i moves. Spoils `forces`.
+  CALM_DEVICE void add_generalised(Spatial* forces, Real* out) const;
+
+  // Rows of a matrix AᵀKA of the tree's pattern that belong to link i, K the sum over its subtree: transform(axis) is
+  // K axis, put(row, k, column, value) takes the row's entry of its k-th ancestor.
+  template <class Transform, class Put>
+  CALM_INLINE void for_rows(int i, Transform transform, Put put) const;
+
+  // results, in the order they are computed
+  Vec root_pos;                   // world
+  Mat* rot;                       // (links) in world
+  Vec* pos;                       // (links) from the root's position
+  Spatial* axes;                  // (velocities) motion per unit of velocity
+  Spatial* velocity;              // (links)
+  SpatialInertia<Real>* inertia;  // (links)
+  Real *mass, *factor;            // (nonzeros) rows from the diagonal toward the root; L below, D's inverse on it
+  Real* bias;                     // (velocities)
 
  private:
-  std::vector<Spatial> acceleration_, force_;
-  std::vector<SpatialInertia<Real>> composite_;
+  CALM_DEVICE SpatialInertia<Real> inertia_of(int link) const;
+
+  ModelView<S> m_;
+  Spatial *acceleration_, *force_;
+  SpatialInertia<Real>* composite_;
 };
 
 template <class Real>
-auto SmoothDynamics<Real>::rotation(const Real& w, const Real& x, const Real& y, const Real& z) -> Mat {
-  const Real one = scalar(1), two = scalar(2);
-  return {{one - two * (y * y + z * z), two * (x * y + w * z), two * (x * z - w * y)},
-          {two * (x * y - w * z), one - two * (x * x + z * z), two * (y * z + w * x)},
-          {two * (x * z + w * y), two * (y * z - w * x), one - two * (x * x + y * y)}};
-}
-
-template <class Real>
-auto SmoothDynamics<Real>::rotation(const Vec& axis, const Real& angle) -> Mat {
-  using std::cos, std::sin;
-  const Real half = scalar(0.5) * angle, s = sin(half);
-  return rotation(cos(half), s * axis.x, s * axis.y, s * axis.z);
-}
-
-template <class Real>
-SpatialInertia<Real> SmoothDynamics<Real>::inertia_of(int link) const {
-  const Articulation::Link& l = a_->links[link];
+CALM_DEVICE SpatialInertia<Real> SmoothDynamics<Real>::inertia_of(int link) const {
+  const LinkRow<S>& l = m_.links[link];
   const Mat& r = rot[link];
-  const Real m = scalar(l.mass);
-  const Vec c = pos[link] + r * constant(l.com);
+  const Real mass_of = Real(l.mass);
+  const Vec c = pos[link] + r * wide<Real>(l.com);
   // R I Rᵀ, then the parallel axes
-  const Mat turned = r * constant(l.inertia);
-  const Vec row_x = {r.x.x, r.y.x, r.z.x}, row_y = {r.x.y, r.y.y, r.z.y}, row_z = {r.x.z, r.y.z, r.z.z};
-  const Vec turned_x = {turned.x.x, turned.y.x, turned.z.x}, turned_y = {turned.x.y, turned.y.y, turned.z.y},
-            turned_z = {turned.x.z, turned.y.z, turned.z.z};
-  return {m,
-          m * c,
-          dot(turned_x, row_x) + m * (c.y * c.y + c.z * c.z),
-          dot(turned_y, row_y) + m * (c.x * c.x + c.z * c.z),
-          dot(turned_z, row_z) + m * (c.x * c.x + c.y * c.y),
-          dot(turned_x, row_y) - m * c.x * c.y,
-          dot(turned_x, row_z) - m * c.x * c.z,
-          dot(turned_y, row_z) - m * c.y * c.z};
+  Mat turned = {Real(l.xx) * r.x, Real(l.yy) * r.y, Real(l.zz) * r.z};
+  if (l.skewed) {
+    turned.x = turned.x + Real(l.xy) * r.y + Real(l.xz) * r.z;
+    turned.y = turned.y + Real(l.xy) * r.x + Real(l.yz) * r.z;
+    turned.z = turned.z + Real(l.xz) * r.x + Real(l.yz) * r.y;
+  }
+  const Vec moment = mass_of * c;
+  const Real xx = turned.x.x * r.x.x + turned.y.x * r.y.x + turned.z.x * r.z.x;
+  const Real yy = turned.x.y * r.x.y + turned.y.y * r.y.y + turned.z.y * r.z.y;
+  const Real zz = turned.x.z * r.x.z + turned.y.z * r.y.z + turned.z.z * r.z.z;
+  const Real xy = turned.x.x * r.x.y + turned.y.x * r.y.y + turned.z.x * r.z.y;
+  const Real xz = turned.x.x * r.x.z + turned.y.x * r.y.z + turned.z.x * r.z.z;
+  const Real yz = turned.x.y * r.x.z + turned.y.y * r.y.z + turned.z.y * r.z.z;
+  const Real cx = moment.x * c.x, cy = moment.y * c.y, cz = moment.z * c.z;
+  return {mass_of,
+          moment,
+          xx + (cy + cz),
+          yy + (cx + cz),
+          zz + (cx + cy),
+          xy - moment.x * c.y,
+          xz - moment.x * c.z,
+          yz - moment.y * c.z};
 }
 
 template <class Real>
-void SmoothDynamics<Real>::forward(std::span<const Real> q, std::span<const Real> v, double gravity) {
-  const Real zero = scalar(0), one = scalar(1);
-
-  // the root moves freely: three linear velocities in world, three angular in its own axes
+CALM_DEVICE void SmoothDynamics<Real>::forward(const Real* q, const Real* v) {
+  const Real zero = real<Real>(0), one = real<Real>(1);
   root_pos = {q[0], q[1], q[2]};
-  rot[0] = rotation(q[3], q[4], q[5], q[6]);
-  pos[0] = {zero, zero, zero};
-  const Vec columns[3] = {rot[0].x, rot[0].y, rot[0].z},
-            units[3] = {{one, zero, zero}, {zero, one, zero}, {zero, zero, one}};
-  for (int k = 0; k < 3; ++k) {
-    axes[k] = {{zero, zero, zero}, units[k]};
-    axes[3 + k] = {columns[k], {zero, zero, zero}};
-  }
-  const Vec linear = {v[0], v[1], v[2]}, angular = rot[0] * Vec{v[3], v[4], v[5]};
-  velocity[0] = {angular, linear};
-  // the centre of the root's rotation moves; gravity as an acceleration of the frame
-  acceleration_[0] = {{zero, zero, zero}, cross(linear, angular) + Vec{zero, zero, scalar(gravity)}};
 
-  for (size_t i = 1; i < a_->links.size(); ++i) {
-    const Articulation::Link& link = a_->links[i];
-    Mat r = rot[link.parent] * constant(link.rot);
-    Vec p = pos[link.parent] + rot[link.parent] * constant(link.pos);
+  for (int i = 0; i < m_.num_links; ++i) {
+    const LinkRow<S>& link = m_.links[i];
+    if (link.parent < 0) {
+      // floating: three linear velocities in world, three angular in its own axes
+      const int d = link.first_velocity, o = link.first_position;
+      const Mat r = rotation(QuatOf<Real>{q[o + 3], q[o + 4], q[o + 5], q[o + 6]});
+      const Vec p = Vec{q[o], q[o + 1], q[o + 2]} - root_pos;
+      axes[d] = {{zero, zero, zero}, {one, zero, zero}};
+      axes[d + 1] = {{zero, zero, zero}, {zero, one, zero}};
+      axes[d + 2] = {{zero, zero, zero}, {zero, zero, one}};
+      axes[d + 3] = {r.x, cross(p, r.x)};
+      axes[d + 4] = {r.y, cross(p, r.y)};
+      axes[d + 5] = {r.z, cross(p, r.z)};
+      const Vec linear = {v[d], v[d + 1], v[d + 2]}, angular = r * Vec{v[d + 3], v[d + 4], v[d + 5]};
+      rot[i] = r, pos[i] = p;
+      velocity[i] = {angular, linear + cross(p, angular)};
+      // the centre of its rotation moves; gravity as an acceleration of the frame
+      acceleration_[i] = {{zero, zero, zero}, cross(linear, angular) + Vec{zero, zero, Real(m_.gravity)}};
+      continue;
+    }
+    const Mat& parent_rot = rot[link.parent];
+    Mat r = link.turned ? parent_rot * wide<Real>(link.rot) : parent_rot;
+    Vec p = pos[link.parent] + parent_rot * wide<Real>(link.pos);
     Spatial moving = velocity[link.parent], acceleration = acceleration_[link.parent];
     for (int j = link.first_joint; j < link.first_joint + link.num_joints; ++j) {
-      const Articulation::LinkJoint& joint = a_->joints[j];
-      const Vec anchor = constant(joint.anchor), centre = p + r * anchor;
+      const JointRow<S>& joint = m_.joints[j];
+      const Vec centre = joint.anchored ? p + r * wide<Real>(joint.anchor) : p;
       const int d = joint.velocity, o = joint.position;
-      if (joint.kind == JointKind::kHinge) {
-        const Vec axis = r * constant(joint.axis);
+      if (!joint.ball) {
+        const Vec own = wide<Real>(joint.axis), axis = r * own;
         axes[d] = {axis, cross(centre, axis)};
-        const Spatial own = v[d] * axes[d];
-        acceleration = acceleration + cross_motion(moving, own);
-        moving = moving + own;
-        r = r * rotation(constant(joint.axis), q[o]);
+        const Spatial turning = v[d] * axes[d];
+        acceleration = acceleration + cross_motion(moving, turning);
+        moving = moving + turning;
+        // Rodrigues: two columns of the turn suffice, the third is their cross product
+        Real s, c;
+        sine_cosine(q[o], s, c);
+        const Vec k = (one - c) * own, sa = s * own;
+        r = r * Mat{{c + k.x * own.x, k.x * own.y + sa.z, k.x * own.z - sa.y},
+                    {k.x * own.y - sa.z, c + k.y * own.y, k.y * own.z + sa.x},
+                    {k.x * own.z + sa.y, k.y * own.z - sa.x, c + k.z * own.z}};
       } else {
-        r = r * rotation(q[o], q[o + 1], q[o + 2], q[o + 3]);
+        r = r * rotation(QuatOf<Real>{q[o], q[o + 1], q[o + 2], q[o + 3]});
         axes[d] = {r.x, cross(centre, r.x)};
         axes[d + 1] = {r.y, cross(centre, r.y)};
         axes[d + 2] = {r.z, cross(centre, r.z)};
-        const Spatial own = v[d] * axes[d] + v[d + 1] * axes[d + 1] + v[d + 2] * axes[d + 2];
-        acceleration = acceleration + cross_motion(moving, own);
-        moving = moving + own;
+        const Vec angular = v[d] * r.x + v[d + 1] * r.y + v[d + 2] * r.z;
+        const Spatial turning = {angular, cross(centre, angular)};
+        acceleration = acceleration + cross_motion(moving, turning);
+        moving = moving + turning;
       }
-      p = centre - r * anchor;
+      p = joint.anchored ? centre - r * wide<Real>(joint.anchor) : centre;
     }
     rot[i] = r, pos[i] = p, velocity[i] = moving, acceleration_[i] = acceleration;
   }
 
   // forces that the motion needs, summed toward the root
-  for (size_t i = 0; i < a_->links.size(); ++i) {
-    inertia[i] = inertia_of(static_cast<int>(i));
+  for (int i = 0; i < m_.num_links; ++i) {
+    inertia[i] = inertia_of(i);
     force_[i] = inertia[i] * acceleration_[i] + cross_force(velocity[i], inertia[i] * velocity[i]);
   }
-  for (size_t i = a_->links.size(); i-- > 0;) {
-    const Articulation::Link& link = a_->links[i];
-    for (int j = link.first_joint; j < link.first_joint + link.num_joints; ++j) {
-      const Articulation::LinkJoint& joint = a_->joints[j];
-      const int dofs = joint.kind == JointKind::kBall ? 3 : 1;
-      for (int d = joint.velocity; d < joint.velocity + dofs; ++d) bias[d] = dot(axes[d], force_[i]);
-    }
-    if (link.parent >= 0) force_[link.parent] = force_[link.parent] + force_[i];
-  }
-  for (int d = 0; d < 6; ++d) bias[d] = dot(axes[d], force_[0]);
+  for (int d = 0; d < m_.num_velocities; ++d) bias[d] = zero;
+  add_generalised(force_, bias);
 }
 
 template <class Real>
-void SmoothDynamics<Real>::factorise(std::span<const Real> added) {
-  // composite rigid bodies
-  composite_ = inertia;
-  for (size_t i = a_->links.size(); i-- > 1;) {
-    const int parent = a_->links[i].parent;
-    composite_[parent] = composite_[parent] + composite_[i];
+CALM_DEVICE void SmoothDynamics<Real>::add_generalised(Spatial* forces, Real* out) const {
+  for (int i = m_.num_links; i-- > 0;) {
+    const LinkRow<S>& link = m_.links[i];
+    for (int d = link.first_velocity; d < link.first_velocity + link.num_velocities; ++d)
+      out[d] = out[d] + dot(axes[d], forces[i]);
+    if (link.parent >= 0) forces[link.parent] = forces[link.parent] + forces[i];
   }
-  const auto fill_row = [&](int d, const SpatialInertia<Real>& body) {
-    const Spatial momentum = body * axes[d];
-    int entry = a_->row_start[d];
-    for (int e = d; e >= 0; e = a_->parent_velocity[e]) mass[entry++] = dot(axes[e], momentum);
-    Real& diagonal = mass[a_->row_start[d]];
-    diagonal = diagonal + scalar(a_->armature[d]);
-    if (!added.empty()) diagonal = diagonal + added[d];
-  };
-  for (int d = 0; d < 6; ++d) fill_row(d, composite_[0]);
-  for (size_t i = 0; i < a_->links.size(); ++i) {
-    const Articulation::Link& link = a_->links[i];
-    for (int j = link.first_joint; j < link.first_joint + link.num_joints; ++j) {
-      const Articulation::LinkJoint& joint = a_->joints[j];
-      const int dofs = joint.kind == JointKind::kBall ? 3 : 1;
-      for (int d = joint.velocity; d < joint.velocity + dofs; ++d) fill_row(d, composite_[i]);
+}
+
+template <class Real>
+CALM_DEVICE void SmoothDynamics<Real>::motions(const Real* x, Spatial* out) const {
+  const Real zero = real<Real>(0);
+  for (int i = 0; i < m_.num_links; ++i) {
+    const LinkRow<S>& link = m_.links[i];
+    Spatial sum = {{zero, zero, zero}, {zero, zero, zero}};
+    if (link.parent >= 0) sum = out[link.parent];
+    for (int d = link.first_velocity; d < link.first_velocity + link.num_velocities; ++d) sum = sum + x[d] * axes[d];
+    out[i] = sum;
+  }
+}
+
+// Up to three rows at a time: what is loaded of an ancestor's axis then serves all of them. The first link's own axes
+// are known: units, and rotations about the origin.
+template <class Real>
+template <class Transform, class Put>
+CALM_INLINE void SmoothDynamics<Real>::for_rows(int i, Transform transform, Put put) const {
+  const LinkRow<S>& link = m_.links[i];
+  const int end = link.first_velocity + link.num_velocities;
+  for (int d = link.first_velocity; d < end;) {
+    const int rows = end - d < 3 ? end - d : 3;
+    const Spatial f0 = transform(axes[d]), f1 = rows > 1 ? transform(axes[d + 1]) : f0;
+    const Spatial f2 = rows > 2 ? transform(axes[d + 2]) : f0;
+    const auto put_all = [&](int e, int k, const Real& v0, const Real& v1, const Real& v2) {
+      put(d, k, e, v0);
+      if (rows > 1) put(d + 1, k + 1, e, v1);
+      if (rows > 2) put(d + 2, k + 2, e, v2);
+    };
+    if (rows > 1) put(d + 1, 0, d + 1, dot(axes[d + 1], f1));
+    if (rows > 2) put(d + 2, 0, d + 2, dot(axes[d + 2], f2)), put(d + 2, 1, d + 1, dot(axes[d + 1], f2));
+    int e = d, k = 0;
+    for (; e > 5; e = m_.parent_velocity[e], ++k) put_all(e, k, dot(axes[e], f0), dot(axes[e], f1), dot(axes[e], f2));
+    for (; e > 2; --e, ++k) {
+      const Vec& w = axes[e].angular;
+      put_all(e, k, dot(w, f0.angular), dot(w, f1.angular), dot(w, f2.angular));
     }
+    if (e == 2) put_all(2, k++, f0.linear.z, f1.linear.z, f2.linear.z), --e;
+    if (e == 1) put_all(1, k++, f0.linear.y, f1.linear.y, f2.linear.y), --e;
+    if (e == 0) put_all(0, k, f0.linear.x, f1.linear.x, f2.linear.x);
+    d += rows;
+  }
+}
+
+template <class Real>
+CALM_DEVICE void SmoothDynamics<Real>::factorise(const Real* added) {
+  // composite rigid bodies, from the leaves; a link's rows are filled when all of its subtree has been added to it
+  for (int i = 0; i < m_.num_links; ++i) composite_[i] = inertia[i];
+  for (int i = m_.num_links; i-- > 0;) {
+    const LinkRow<S>& link = m_.links[i];
+    for_rows(
+        i, [&](const Spatial& axis) { return composite_[i] * axis; },
+        [&](int d, int k, int, const Real& value) { mass[m_.row_start[d] + k] = value; });
+    for (int d = link.first_velocity; d < link.first_velocity + link.num_velocities; ++d) {
+      Real& diagonal = mass[m_.row_start[d]];
+      diagonal = diagonal + Real(m_.armature[d]);
+      if (added != nullptr) diagonal = diagonal + added[d];
+    }
+    if (link.parent >= 0) composite_[link.parent] = composite_[link.parent] + composite_[i];
   }
 
   // from the leaves: a row's ancestors lose what the row takes with it
-  factor = mass;
-  for (int i = a_->num_velocities; i-- > 0;) {
-    const Real inverse = scalar(1) / factor[a_->row_start[i]];
-    int entry = a_->row_start[i] + 1;
-    for (int j = a_->parent_velocity[i]; j >= 0; j = a_->parent_velocity[j], ++entry) {
-      const Real ratio = factor[entry] * inverse;
-      const int left = a_->row_start[j + 1] - a_->row_start[j];
-      for (int k = 0; k < left; ++k) factor[a_->row_start[j] + k] -= ratio * factor[entry + k];
-      factor[entry] = ratio;
+  for (int i = 0; i < m_.num_nonzeros; ++i) factor[i] = mass[i];
+  for (int i = m_.num_velocities; i-- > 0;) {
+    Real* row = factor + m_.row_start[i];
+    const Real inverse = real<Real>(1) / row[0];
+    row[0] = inverse;
+    ++row;
+    for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++row) {
+      const Real ratio = row[0] * inverse;
+      const int left = m_.row_start[j + 1] - m_.row_start[j];
+      Real* other = factor + m_.row_start[j];
+      for (int k = 0; k < left; ++k) other[k] = other[k] - ratio * row[k];
+      row[0] = ratio;
     }
   }
 }
 
 template <class Real>
-void SmoothDynamics<Real>::solve(std::span<Real> x) const {
-  for (int i = a_->num_velocities; i-- > 0;) {
-    int entry = a_->row_start[i] + 1;
-    for (int j = a_->parent_velocity[i]; j >= 0; j = a_->parent_velocity[j]) x[j] -= factor[entry++] * x[i];
+CALM_DEVICE void SmoothDynamics<Real>::solve(Real* x) const {
+  for (int i = m_.num_velocities; i-- > 0;) {
+    const Real* entry = factor + m_.row_start[i] + 1;
+    const Real own = x[i];
+    for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry) x[j] = x[j] - *entry * own;
   }
-  for (int i = 0; i < a_->num_velocities; ++i) {
-    x[i] = x[i] / factor[a_->row_start[i]];
-    int entry = a_->row_start[i] + 1;
-    for (int j = a_->parent_velocity[i]; j >= 0; j = a_->parent_velocity[j]) x[i] -= factor[entry++] * x[j];
+  for (int i = 0; i < m_.num_velocities; ++i) {
+    const Real* entry = factor + m_.row_start[i];
+    Real sum = x[i] * *entry++;
+    for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry) sum = sum - *entry * x[j];
+    x[i] = sum;
+  }
+}
+
+template <class Real>
+CALM_DEVICE void SmoothDynamics<Real>::multiply(const Real* x, Real* out) const {
+  for (int i = 0; i < m_.num_velocities;) {
+    // rows that follow one another toward the leaves, up to three, share their ancestors
+    int rows = 1;
+    while (rows < 3 && i + rows < m_.num_velocities && m_.parent_velocity[i + rows] == i + rows - 1) ++rows;
+    const Real* entry0 = mass + m_.row_start[i];
+    const Real x0 = x[i];
+    Real sum0 = *entry0++ * x0;
+    if (rows == 1) {
+      for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry0) {
+        sum0 = sum0 + *entry0 * x[j];
+        out[j] = out[j] + *entry0 * x0;
+      }
+      out[i] = sum0;
+    } else if (rows == 2) {
+      const Real *entry1 = mass + m_.row_start[i + 1], x1 = x[i + 1];
+      Real sum1 = entry1[0] * x1 + entry1[1] * x0;
+      sum0 = sum0 + entry1[1] * x1;
+      entry1 += 2;
+      for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry0, ++entry1) {
+        sum0 = sum0 + *entry0 * x[j], sum1 = sum1 + *entry1 * x[j];
+        out[j] = out[j] + (*entry0 * x0 + *entry1 * x1);
+      }
+      out[i] = sum0, out[i + 1] = sum1;
+    } else {
+      const Real *entry1 = mass + m_.row_start[i + 1], *entry2 = mass + m_.row_start[i + 2];
+      const Real x1 = x[i + 1], x2 = x[i + 2];
+      Real sum1 = entry1[0] * x1 + entry1[1] * x0, sum2 = entry2[0] * x2 + entry2[1] * x1 + entry2[2] * x0;
+      sum0 = sum0 + entry1[1] * x1 + entry2[2] * x2, sum1 = sum1 + entry2[1] * x2;
+      entry1 += 2, entry2 += 3;
+      for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry0, ++entry1, ++entry2) {
+        const Real other = x[j];
+        sum0 = sum0 + *entry0 * other, sum1 = sum1 + *entry1 * other, sum2 = sum2 + *entry2 * other;
+        out[j] = out[j] + (*entry0 * x0 + *entry1 * x1 + *entry2 * x2);
+      }
+      out[i] = sum0, out[i + 1] = sum1, out[i + 2] = sum2;
+    }
+    i += rows;
   }
 }
 

@@ -1,0 +1,36 @@
+// Memory of the simulation's stages: taken once at construction, from one block whose size a first, dry run tells.
+#pragma once
+
+#include <cstddef>
+
+#include "sim/vectors.h"
+
+namespace calm {
+
+class Arena {
+ public:
+  // Dry: hands out nothing, only counts.
+  CALM_DEVICE Arena() = default;
+  // memory: of `used()` bytes of the dry run, aligned to kAlignment.
+  CALM_DEVICE explicit Arena(void* memory) : base_(static_cast<char*>(memory)) {}
+
+  template <class T>
+  CALM_DEVICE T* take(int count) {
+    const size_t at = used_;
+    used_ += (sizeof(T) * static_cast<size_t>(count) + kAlignment - 1) / kAlignment * kAlignment;
+    return base_ == nullptr ? nullptr : reinterpret_cast<T*>(base_ + at);
+  }
+  CALM_DEVICE size_t used() const { return used_; }
+
+#ifdef __CUDACC__
+  static constexpr size_t kAlignment = 16;
+#else
+  static constexpr size_t kAlignment = 64;
+#endif
+
+ private:
+  char* base_ = nullptr;
+  size_t used_ = 0;
+};
+
+}  // namespace calm

@@ -1,0 +1,129 @@
+// What the batched simulator knows of a character and the props beside it: flat tables, made once, shared by all
+// environments and, as ModelView, readable on a GPU.
+//
+// Coordinates are MuJoCo's. Positions: for each floating body its position (3, world, m) and rotation (4, w x y z),
+// then each joint in order: a hinge's angle, a ball's rotation (4, w x y z, child in parent). Velocities: linear (3,
+// world), angular (3, in the body's own frame), then each DoF: a hinge's rate, a ball's angular velocity (3, in the
+// child's own frame). The character comes first, then the props.
+//
+// Links are bodies with those fixed to them folded in. The mass matrix couples a velocity with those between it and
+// its root only (Featherstone 2008, ch. 6.5): row i is stored from its diagonal toward the root, entry row_start[i] + k
+// its k-th ancestor.
+#pragma once
+
+#include <vector>
+
+#include "sim/narrow_phase.h"
+#include "sim/vectors.h"
+
+namespace calm {
+
+template <class S>
+struct LinkRow {
+  int parent = -1;  // -1: floats
+  int first_joint = 0, num_joints = 0;
+  int first_velocity = 0, num_velocities = 0;  // its own
+  int last_velocity = 0;                       // that its children's go on from: its last, or its parent's
+  int first_position = 0;                      // of a floating link
+  bool turned = false;                         // rot is not the identity
+  Vec3Of<S> pos{};                             // in the parent link's frame, at zero joint positions, m
+  Mat3Of<S> rot{};
+  QuatOf<S> quat{};
+  S mass{};
+  Vec3Of<S> com{};                       // in the link's frame
+  S xx{}, yy{}, zz{}, xy{}, xz{}, yz{};  // inertia about the centre of mass, link's axes
+  bool skewed = false;                   // any of xy, xz, yz is not 0
+};
+
+template <class S>
+struct JointRow {
+  bool ball = false, anchored = false;  // anchored: the anchor is not the link's origin
+  Vec3Of<S> anchor{}, axis{};           // in the link's frame
+  int link = 0, velocity = 0, position = 0, dof = 0;
+  bool limited = false;
+  S lower{}, upper{};  // of a limited hinge, rad; of a limited ball, its cone's angle is `upper`
+  S inverse_weight{};  // MuJoCo's dof_invweight0
+};
+
+// PD drive and per-axis limits of a DoF (infinite for hinges, whose limits are constraints).
+template <class S>
+struct DriveRow {
+  S kp{}, kd{};
+  S lower{}, upper{}, limit_stiffness{}, limit_damping{};
+};
+
+template <class S>
+struct ShapeRow {
+  ConvexKind kind{};
+  int link = 0, body = 0, shape = 0;  // shape: index into Character::shapes, or number of shapes + prop
+  bool turned = false;
+  Vec3Of<S> pos{}, size{};  // in the link's frame
+  Mat3Of<S> rot{};
+  S radius{};                            // of a sphere about pos that holds it
+  S floor_friction{}, inverse_weight{};  // inverse_weight: MuJoCo's body_invweight0, translational
+};
+
+template <class S>
+struct PairRow {
+  int a = 0, b = 0;  // shapes, a.kind <= b.kind
+  S friction{}, inverse_weight{};
+  S reach{};  // sum of the radii, squared
+};
+
+template <class S>
+struct BodyRow {
+  int link = 0;
+  bool fixed = false;  // to its link, at pos and quat
+  Vec3Of<S> pos{};
+  QuatOf<S> quat{};
+};
+
+template <class S>
+struct ModelView {
+  int num_links = 0, num_joints = 0, num_positions = 0, num_velocities = 0, num_nonzeros = 0, num_dofs = 0;
+  int num_bodies = 0;  // of the character; rows of `bodies` go on with the props
+  int num_props = 0, num_shapes = 0, num_pairs = 0;
+  const LinkRow<S>* links = nullptr;
+  const JointRow<S>* joints = nullptr;
+  const DriveRow<S>* drives = nullptr;  // (dofs)
+  const ShapeRow<S>* shapes = nullptr;
+  const PairRow<S>* pairs = nullptr;
+  const BodyRow<S>* bodies = nullptr;    // (bodies + props)
+  const S* armature = nullptr;           // (velocities) without drives
+  const int* parent_velocity = nullptr;  // (velocities) next toward the root; -1 at the end
+  const int* row_start = nullptr;        // (velocities + 1)
+  const int* velocity_link = nullptr;    // (velocities)
+  S timestep{}, gravity{}, max_ang_vel{};
+  S reference_stiffness{}, reference_damping{};  // K and B of MuJoCo's constraint reference
+  int substeps = 0, solver_iterations = 0;
+};
+
+template <class S>
+struct Model {
+  ModelView<S> scalars;  // all but the pointers
+  std::vector<LinkRow<S>> links;
+  std::vector<JointRow<S>> joints;
+  std::vector<DriveRow<S>> drives;
+  std::vector<ShapeRow<S>> shapes;
+  std::vector<PairRow<S>> pairs;
+  std::vector<BodyRow<S>> bodies;
+  std::vector<S> armature;
+  std::vector<int> parent_velocity, row_start, velocity_link;
+
+  ModelView<S> view() const {
+    ModelView<S> v = scalars;
+    v.links = links.data(), v.joints = joints.data(), v.drives = drives.data(), v.shapes = shapes.data();
+    v.pairs = pairs.data(), v.bodies = bodies.data(), v.armature = armature.data();
+    v.parent_velocity = parent_velocity.data(), v.row_start = row_start.data();
+    v.velocity_link = velocity_link.data();
+    return v;
+  }
+};
+
+// Standard solref and solimp, which all contacts and limits have.
+struct ConstraintStiffness {
+  static constexpr double kTimeConstant = 0.02, kDampingRatio = 1.0;                  // s, -
+  static constexpr double kImpedanceMin = 0.9, kImpedanceMax = 0.95, kWidth = 0.001;  // -, -, m or rad
+};
+
+}  // namespace calm
