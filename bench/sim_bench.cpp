@@ -7,6 +7,9 @@
 
 #include "base/rng.h"
 #include "sim/simulator.h"
+#ifdef CALM_WITH_CUDA
+#include "sim/cuda/cuda_simulator.h"
+#endif
 
 namespace calm {
 namespace {
@@ -54,6 +57,26 @@ CALM_STEP_BENCHMARK(human_random_mujoco, "mujoco", "human.xml", 1.0f, true);
 CALM_STEP_BENCHMARK(human_random_simd, "simd", "human.xml", 1.0f, true);
 CALM_STEP_BENCHMARK(knight_stands_mujoco, "mujoco", "knight.xml", 0.05f, true);
 CALM_STEP_BENCHMARK(knight_stands_simd, "simd", "knight.xml", 0.05f, true);
+
+#ifdef CALM_WITH_CUDA
+// Nothing goes through the processor; where each DoF is serves as its target, so that characters slump and lie.
+void step_on_device(benchmark::State& bench, const char* name) {
+  if (!CudaEngine::available()) return bench.SkipWithError("no GPU here");
+  const Character character = load_character(std::filesystem::path(CALM_SOURCE_DIR) / "assets/characters" / name);
+  ThreadPool pool(1);
+  const int envs = static_cast<int>(bench.range(0)), steps = 30;
+  CudaSimulator simulator(character, {}, {}, envs, pool);
+  for (auto _ : bench) {
+    for (int i = 0; i < steps; ++i) simulator.step_on_device(simulator.device_state().dof_pos);
+    benchmark::DoNotOptimize(simulator.num_diverged());  // waits
+  }
+  if (simulator.num_diverged() + simulator.num_overflows() != 0) bench.SkipWithError("environments diverged");
+  bench.counters["control_steps"] =
+      benchmark::Counter(static_cast<double>(bench.iterations()) * steps * envs, benchmark::Counter::kIsRate);
+}
+BENCHMARK_CAPTURE(step_on_device, human, "human.xml")->ArgName("envs")->Arg(4096)->Arg(16384)->UseRealTime();
+BENCHMARK_CAPTURE(step_on_device, knight, "knight.xml")->ArgName("envs")->Arg(4096)->Arg(16384)->UseRealTime();
+#endif
 
 }  // namespace
 }  // namespace calm

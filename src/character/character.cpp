@@ -664,7 +664,8 @@ uint64_t hash_of(const Character& c) {
 
 // ---- MJCF from the character ----
 
-std::string num(float x) { return fmt::format("{:.9g}", x == 0.0f ? 0.0f : x); }
+// All digits of the float as a double: MuJoCo's numbers are then ours exactly.
+std::string num(float x) { return fmt::format("{:.17g}", x == 0.0f ? 0.0 : static_cast<double>(x)); }
 std::string num(const Vec3& v) { return fmt::format("{} {} {}", num(v.x()), num(v.y()), num(v.z())); }
 std::string num(const Quat& q) { return fmt::format("{} {} {} {}", num(q.w()), num(q.x()), num(q.y()), num(q.z())); }
 

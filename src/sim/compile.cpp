@@ -245,6 +245,8 @@ class Builder {
         before = d;
       }
     }
+    for (int i = 0; i < m_.scalars.num_velocities; ++i)
+      m_.force_scale.push_back(static_cast<S>(1.0 / std::sqrt(std::max(driven_.dof_M0[i], 1e-12))));
     int entries = 0;
     for (int i = 0; i < m_.scalars.num_velocities; ++i) {
       m_.row_start.push_back(entries);

@@ -1,8 +1,8 @@
 // The accelerations of characters with contacts and joint limits: MuJoCo's convex problem, an environment a lane.
 //
-//   minimise over a:  1/2 (a - a0)ᵀ M (a - a0)  +  sum over rows of 1/2 D min(J a - a_ref, 0)²
+//   minimise over a:  1/2 aᵀ M a - aᵀ f  +  sum over rows of 1/2 D min(J a - a_ref, 0)²
 //
-// where a0 is the acceleration without constraints, a limit gives one row, and a contact with friction mu the four
+// where f are the forces that act without constraints, a limit gives one row, and a contact with friction mu the four
 // edges (normal +- mu tangent) of its pyramid. D, a_ref from solref and solimp as in MuJoCo's computation chapter
 // ("Solver parameters"), R of a pyramid's edges 2 mu² that of its normal. The problem is strictly convex, so that it
 // has one answer whatever finds it: Newton with a line search, warm-started.
@@ -44,16 +44,16 @@ class ConstraintSolver {
   // Rows of hinges and ball joints beyond their limits.
   CALM_DEVICE void find_limits(const Real* positions);
 
-  // velocities, unconstrained (num_velocities): v and a0. added: as for SmoothDynamics::factorise. scale: the largest
-  // of the forces that make a0. acceleration: in, where to start unless a0 is better; out, the optimum. Works on the
-  // finder's contacts and the limits found.
-  CALM_DEVICE void solve(const Real* velocities, const Real* unconstrained, const Real* added, const Real& scale,
-                         Real* acceleration, const SolverSettings& settings);
+  // velocities, forces (num_velocities): v and f. added: as for SmoothDynamics::assemble. acceleration: in, where to
+  // start; out, the optimum. Works on the finder's contacts and the limits found.
+  CALM_DEVICE void solve(const Real* velocities, const Real* forces, const Real* added, Real* acceleration,
+                         const SolverSettings& settings);
 
-  // Of the last solve, each lane's: the largest entry of the optimum's gradient over the largest of the forces that
-  // make a0 and those of contacts and limits (0: exact), and the iterations made.
-  const Real& residual() const { return residual_; }
-  const Real& iterations() const { return made_; }
+  // Of the last solve, each lane's: the largest entry of the optimum's gradient over the largest of the forces, acting
+  // and inertial, all by the root of their velocity's inertia, so that light limbs count too; 0 is exact. And the
+  // iterations made.
+  CALM_DEVICE const Real& residual() const { return residual_; }
+  CALM_DEVICE const Real& iterations() const { return made_; }
 
   // Force on the second side of contact i, world, N; 0 where it is inactive.
   CALM_DEVICE Vec contact_force(int i) const;
@@ -101,10 +101,8 @@ class ConstraintSolver {
   CALM_DEVICE static Vec force_in_frame(const Contact<Real>& c);
 
   CALM_DEVICE void prepare(const Real* velocities);
-  CALM_DEVICE Mask constrained() const;
-  CALM_DEVICE Real cost_at(const Spatial* motions, const Real* x, bool second);
-  CALM_DEVICE Real inertial_energy(const Real* added) const;
-  CALM_DEVICE void find_gradient(const Real* added, const Real& scale);
+  CALM_DEVICE void place_edges(const Real* acceleration);
+  CALM_DEVICE void find_gradient(const Real* forces, const Real* added, const Real* acceleration);
   CALM_DEVICE void find_pattern();
   CALM_DEVICE void start_hessian();
   CALM_DEVICE void update_hessian();
@@ -128,22 +126,22 @@ class ConstraintSolver {
   ContactFinder<Real>* finder_;
   Limit* limits_;  // (joints) at most one each
   int num_limits_ = 0;
-  Real *difference_, *gradient_, *step_;  // (velocities) difference: a - a0
-  Spatial* moved_;                        // (links) motions of a - a0
-  Real* hessian_;                         // (velocities x velocities) lower triangle, entries of the pattern only
-  Real* factor_;                          // the same, factorised
-  Spatial* motions_;                      // (links)
-  Spatial* forces_;                       // (links)
-  SpatialStiffness* stiffness_;           // (links)
-  bool* touched_;                         // (links) has floor stiffness, its own or from below
-  Vec* moves_;                            // (velocities) of a pair's relative point, in its chain's order
-  int* chain_;                            // (velocities) that move one side of a pair and not the other
-  int num_words_;                         // of a row's bits
-  std::uint64_t* tree_bits_;              // (velocities x words) columns of the tree's pattern, diagonal included
-  std::uint64_t* bits_;                   // the same with what pairs fill in
-  std::uint16_t* columns_;                // (velocities x velocities) of each row below its diagonal, falling
-  int* num_columns_;                      // (velocities)
-  bool tree_only_ = false;                // columns_ hold the tree's pattern
+  Real *gradient_, *step_;       // (velocities)
+  Spatial* moved_;               // (links) motions of the accelerations
+  Real* hessian_;                // (velocities x velocities) lower triangle, entries of the pattern only
+  Real* factor_;                 // the same, factorised
+  Spatial* motions_;             // (links)
+  Spatial* forces_;              // (links)
+  SpatialStiffness* stiffness_;  // (links)
+  bool* touched_;                // (links) has floor stiffness, its own or from below
+  Vec* moves_;                   // (velocities) of a pair's relative point, in its chain's order
+  int* chain_;                   // (velocities) that move one side of a pair and not the other
+  int num_words_;                // of a row's bits
+  std::uint64_t* tree_bits_;     // (velocities x words) columns of the tree's pattern, diagonal included
+  std::uint64_t* bits_;          // the same with what pairs fill in
+  std::uint16_t* columns_;       // (velocities x velocities) of each row below its diagonal, falling
+  int* num_columns_;             // (velocities)
+  bool tree_only_ = false;       // columns_ hold the tree's pattern
   Real residual_{}, made_{};
 };
 
@@ -154,7 +152,6 @@ CALM_DEVICE ConstraintSolver<Real>::ConstraintSolver(const ModelView<S>& model, 
       dynamics_(&dynamics),
       finder_(&finder),
       limits_(arena.take<Limit>(model.num_joints)),
-      difference_(arena.take<Real>(model.num_velocities)),
       gradient_(arena.take<Real>(model.num_velocities)),
       step_(arena.take<Real>(model.num_velocities)),
       moved_(arena.take<Spatial>(model.num_links)),
@@ -247,42 +244,14 @@ CALM_DEVICE void ConstraintSolver<Real>::prepare(const Real* velocities) {
   }
 }
 
-// Lanes with a contact or limit of their own.
+// Where the accelerations put the edges; `along` holds minus the reference.
 template <class Real>
-CALM_DEVICE auto ConstraintSolver<Real>::constrained() const -> Mask {
-  const Real zero = real<Real>(0);
-  Mask found = zero > zero;
-  for (int i = 0; i < num_limits_; ++i) found = found || (limits_[i].distance < zero);
-  for (int i = 0; i < finder_->num_contacts; ++i) found = found || finder_->contacts[i].active;
-  return found;
-}
-
-// The constraints' cost where the accelerations are x, and so the links' motions. `along` holds minus the reference;
-// where x puts an edge goes to `at`, or, second, to `along`.
-template <class Real>
-CALM_DEVICE Real ConstraintSolver<Real>::cost_at(const Spatial* motions, const Real* x, bool second) {
-  const Real zero = real<Real>(0);
-  Real twice = zero;
-  for (int i = 0; i < num_limits_; ++i) {
-    Limit& limit = limits_[i];
-    const Real at = times(limit, x) + limit.along, pressed = smaller(at, zero);
-    twice = twice + limit.stiffness * pressed * pressed;
-    (second ? limit.along : limit.at) = at;
-  }
+CALM_DEVICE void ConstraintSolver<Real>::place_edges(const Real* acceleration) {
+  for (int i = 0; i < num_limits_; ++i) limits_[i].at = times(limits_[i], acceleration) + limits_[i].along;
   for (int i = 0; i < finder_->num_contacts; ++i) {
     Contact<Real>& c = finder_->contacts[i];
-    const Vec at = relative(c, motions) + c.along;
-    Real value[4];
-    edges(at, Real(c.friction), value);
-    Real sum = zero;
-    for (const Real& v : value) {
-      const Real pressed = smaller(v, zero);
-      sum = sum + pressed * pressed;
-    }
-    twice = twice + c.stiffness * sum;
-    (second ? c.along : c.at) = at;
+    c.at = relative(c, moved_) + c.along;
   }
-  return real<Real>(0.5) * twice;
 }
 
 // Forces of the four edges, gathered in the contact's frame.
@@ -295,42 +264,35 @@ CALM_DEVICE auto ConstraintSolver<Real>::force_in_frame(const Contact<Real>& c) 
   return {f[0] + f[1] + f[2] + f[3], m * (f[0] - f[1]), m * (f[2] - f[3])};
 }
 
-// (a - a0)ᵀ M (a - a0) / 2.
+// M a - f - Jᵀ (constraint forces), and the residual that it means.
 template <class Real>
-CALM_DEVICE Real ConstraintSolver<Real>::inertial_energy(const Real* added) const {
-  Real twice = real<Real>(0);
-  for (int i = 0; i < m_.num_velocities; ++i)
-    twice = twice + (Real(m_.armature[i]) + added[i]) * difference_[i] * difference_[i];
-  for (int i = 0; i < m_.num_links; ++i) twice = twice + dot(moved_[i], dynamics_->inertia[i] * moved_[i]);
-  return real<Real>(0.5) * twice;
-}
-
-// M (a - a0) - Jᵀ f, and the residual that it means.
-template <class Real>
-CALM_DEVICE void ConstraintSolver<Real>::find_gradient(const Real* added, const Real& scale) {
+CALM_DEVICE void ConstraintSolver<Real>::find_gradient(const Real* forces, const Real* added,
+                                                       const Real* acceleration) {
   const Real zero = real<Real>(0), one = real<Real>(1);
-  Real strongest = scale;
   for (int i = 0; i < m_.num_links; ++i) forces_[i] = dynamics_->inertia[i] * moved_[i];
-  for (int i = 0; i < m_.num_velocities; ++i) gradient_[i] = (Real(m_.armature[i]) + added[i]) * difference_[i];
+  for (int i = 0; i < m_.num_velocities; ++i)
+    gradient_[i] = (Real(m_.armature[i]) + added[i]) * acceleration[i] - forces[i];
   for (int i = 0; i < num_limits_; ++i) {
     const Limit& limit = limits_[i];
     const Real force = limit.stiffness * smaller(limit.at, zero);  // minus the limit's
-    strongest = larger(strongest, -force);
     Real* out = gradient_ + limit.velocity;
     out[0] = out[0] + force * limit.weights.x;
     if (limit.count == 3) out[1] = out[1] + force * limit.weights.y, out[2] = out[2] + force * limit.weights.z;
   }
   for (int i = 0; i < finder_->num_contacts; ++i) {
     const Contact<Real>& c = finder_->contacts[i];
-    const Vec local = force_in_frame(c), force = in_world(c, local);
-    strongest = larger(strongest, local.x);
+    const Vec force = in_world(c, force_in_frame(c));
     const Spatial wrench = {cross(c.point, force), force};
     forces_[c.link_b] = forces_[c.link_b] - wrench;
     if (c.link_a >= 0) forces_[c.link_a] = forces_[c.link_a] + wrench;
   }
   dynamics_->add_generalised(forces_, gradient_);
-  Real largest = zero;
-  for (int i = 0; i < m_.num_velocities; ++i) largest = larger(largest, magnitude(gradient_[i]));
+  Real largest = zero, strongest = zero;
+  for (int i = 0; i < m_.num_velocities; ++i) {
+    const Real scale = Real(m_.force_scale[i]);
+    largest = larger(largest, scale * magnitude(gradient_[i]));
+    strongest = larger(strongest, larger(scale * magnitude(forces[i]), magnitude(acceleration[i]) / scale));
+  }
   residual_ = largest / select(strongest > real<Real>(1e-6), strongest, one);
 }
 
@@ -350,7 +312,8 @@ CALM_DEVICE void ConstraintSolver<Real>::find_pattern() {
     // velocities that move one and not the other
     const std::uint64_t* chain_a = tree_bits_ + m_.links[a].last_velocity * num_words_;
     const std::uint64_t* chain_b = tree_bits_ + m_.links[b].last_velocity * num_words_;
-    for (const int leaf : {m_.links[a].last_velocity, m_.links[b].last_velocity})
+    const int leaves[2] = {m_.links[a].last_velocity, m_.links[b].last_velocity};
+    for (const int leaf : leaves)
       for (int e = leaf; e >= 0; e = m_.parent_velocity[e]) {
         if ((chain_a[e / 64] & chain_b[e / 64]) >> e % 64 & 1) break;
         for (int w = 0; w <= e / 64; ++w) {
@@ -703,42 +666,19 @@ CALM_DEVICE Real ConstraintSolver<Real>::line_search(const Real& start, const Ma
 }
 
 template <class Real>
-CALM_DEVICE void ConstraintSolver<Real>::solve(const Real* velocities, const Real* unconstrained, const Real* added,
-                                               const Real& scale, Real* acceleration, const SolverSettings& settings) {
+CALM_DEVICE void ConstraintSolver<Real>::solve(const Real* velocities, const Real* forces, const Real* added,
+                                               Real* acceleration, const SolverSettings& settings) {
   const Real zero = real<Real>(0), one = real<Real>(1);
   const int n = m_.num_velocities;
-  made_ = residual_ = zero;
-  if (finder_->num_contacts == 0 && num_limits_ == 0) {
-    for (int i = 0; i < n; ++i) acceleration[i] = unconstrained[i];
-    return;
-  }
+  made_ = zero;
   prepare(velocities);
-
-  // start from the better of the two
   dynamics_->motions(acceleration, moved_);
-  Real warm = cost_at(moved_, acceleration, false);
-  dynamics_->motions(unconstrained, motions_);
-  const Real cold = cost_at(motions_, unconstrained, true);
-  for (int i = 0; i < n; ++i) difference_[i] = acceleration[i] - unconstrained[i];
-  for (int i = 0; i < m_.num_links; ++i) moved_[i] = moved_[i] - motions_[i];
-  warm = warm + inertial_energy(added);
-  const Mask keep = constrained() && (warm < cold);
-  for (int i = 0; i < n; ++i) difference_[i] = select(keep, difference_[i], zero);
-  for (int i = 0; i < m_.num_links; ++i) {
-    moved_[i].angular = select<Real>(keep, moved_[i].angular, {});
-    moved_[i].linear = select<Real>(keep, moved_[i].linear, {});
-  }
-  for (int i = 0; i < num_limits_; ++i) limits_[i].at = select(keep, limits_[i].at, limits_[i].along);
-  for (int i = 0; i < finder_->num_contacts; ++i) {
-    Contact<Real>& c = finder_->contacts[i];
-    c.at = select<Real>(keep, c.at, c.along);
-  }
-
+  place_edges(acceleration);
   find_pattern();
   start_hessian();
   Mask working = one > zero;
   for (int iteration = 0;; ++iteration) {
-    find_gradient(added, scale);
+    find_gradient(forces, added, acceleration);
     working = working && (residual_ > real<Real>(settings.tolerance));
     if (iteration == settings.iterations || !any(working)) break;
     update_hessian();
@@ -754,7 +694,7 @@ CALM_DEVICE void ConstraintSolver<Real>::solve(const Real* velocities, const Rea
     }
     // lanes that have arrived move by nothing
     const Real length = line_search(start, working);
-    for (int i = 0; i < n; ++i) difference_[i] = select(working, difference_[i] + length * step_[i], difference_[i]);
+    for (int i = 0; i < n; ++i) acceleration[i] = select(working, acceleration[i] + length * step_[i], acceleration[i]);
     for (int i = 0; i < m_.num_links; ++i) {
       moved_[i].angular = select<Real>(working, moved_[i].angular + length * motions_[i].angular, moved_[i].angular);
       moved_[i].linear = select<Real>(working, moved_[i].linear + length * motions_[i].linear, moved_[i].linear);
@@ -769,7 +709,6 @@ CALM_DEVICE void ConstraintSolver<Real>::solve(const Real* velocities, const Rea
     }
     made_ = made_ + select(working, one, zero);
   }
-  for (int i = 0; i < n; ++i) acceleration[i] = unconstrained[i] + difference_[i];
 }
 
 template <class Real>

@@ -163,8 +163,9 @@ CALM_DEVICE void ContactFinder<Real>::add_floor_cylinder(const ShapeRow<S>& shap
   const Real zero = real<Real>(0), one = real<Real>(1), radius = Real(shape.size.x), half = Real(shape.size.y);
   const Vec& centre = centres_[index];
   const Real down = select(rot.z.z > zero, -one, one);
-  const Vec axis = down * rot.z;                                        // toward the floor
-  Vec out = {axis.z * axis.x, axis.z * axis.y, axis.z * axis.z - one};  // down, less what is along the axis
+  const Vec axis = down * rot.z;  // toward the floor
+  // down, less what is along the axis; z is axis.z² - 1, which would cancel near upright
+  Vec out = {axis.z * axis.x, axis.z * axis.y, -(axis.x * axis.x + axis.y * axis.y)};
   const Real length = square_root(dot(out, out));
   const Mask upright = length < real<Real>(1e-7);
   const Real scale = radius / select(upright, one, length);

@@ -31,6 +31,23 @@ struct LaneReport {
   S* contacts = nullptr;       // of the last substep
   S* residual = nullptr;       // the solver's, greatest of the substeps
   S* iterations = nullptr;     // the solver's, sum over the substeps
+
+  // Numbers that a lane takes; bodies: with the props.
+  CALM_DEVICE static int width(int bodies, int dofs) { return 16 * bodies + dofs + 4; }
+
+  // Over memory of width() numbers for each lane.
+  CALM_DEVICE static LaneReport over(S* memory, int bodies, int dofs, int lanes) {
+    const auto take = [&](int rows) {
+      S* at = memory;
+      memory += rows * lanes;
+      return at;
+    };
+    LaneReport r;
+    r.body_pos = take(3 * bodies), r.body_rot = take(4 * bodies), r.body_vel = take(3 * bodies);
+    r.body_ang_vel = take(3 * bodies), r.contact_force = take(3 * bodies), r.dof_pos = take(dofs);
+    r.broken = take(1), r.contacts = take(1), r.residual = take(1), r.iterations = take(1);
+    return r;
+  }
 };
 
 // One lane's quantities before a substep, for checks.

@@ -37,6 +37,9 @@ class LaneEngine final : public Engine<ScalarOf<Real>> {
     stepper_->load(rows);
     stepper_->accelerate();
     const int n = model_.num_velocities;
+    std::vector<Real> unconstrained(stepper_->forces, stepper_->forces + n);
+    stepper_->dynamics.factorise();
+    stepper_->dynamics.solve(unconstrained.data());
     Inspection out;
     out.mass.assign(static_cast<size_t>(n) * n, 0.0);
     for (int i = 0; i < n; ++i) {
@@ -44,7 +47,7 @@ class LaneEngine final : public Engine<ScalarOf<Real>> {
       for (int e = i; e >= 0; e = model_.parent_velocity[e], ++entry)
         out.mass[i * n + e] = out.mass[e * n + i] = lane(stepper_->dynamics.mass[entry], l);
       out.bias.push_back(lane(stepper_->dynamics.bias[i], l));
-      out.unconstrained.push_back(lane(stepper_->unconstrained[i], l));
+      out.unconstrained.push_back(lane(unconstrained[i], l));
       out.acceleration.push_back(lane(stepper_->accelerations[i], l));
     }
     const auto put = [l](const Vec3Of<Real>& v, double(&to)[3]) {

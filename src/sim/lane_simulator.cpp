@@ -4,7 +4,6 @@
 #include <cmath>
 
 #include "base/error.h"
-#include "sim/smooth_dynamics.h"
 
 namespace calm {
 
@@ -18,31 +17,8 @@ struct LaneSimulator<S>::Worker {
   void allocate(const ModelView<S>& model) {
     const int lanes = engine->lanes(), bodies = model.num_bodies + model.num_props;
     targets.assign(static_cast<size_t>(lanes) * model.num_dofs, S{0});
-    buffer.assign(static_cast<size_t>(lanes) * (16 * bodies + model.num_dofs + 4), S{0});
-    S* at = buffer.data();
-    const auto take = [&](int rows) { return std::exchange(at, at + static_cast<size_t>(rows) * lanes); };
-    report.body_pos = take(3 * bodies), report.body_rot = take(4 * bodies), report.body_vel = take(3 * bodies);
-    report.body_ang_vel = take(3 * bodies), report.contact_force = take(3 * bodies);
-    report.dof_pos = take(model.num_dofs);
-    report.broken = take(1), report.contacts = take(1), report.residual = take(1), report.iterations = take(1);
-  }
-};
-
-// The smooth dynamics of one environment in double, without drives: what a push needs.
-template <class S>
-struct LaneSimulator<S>::Pusher {
-  Model<double> model;
-  std::vector<std::byte> memory;
-  std::unique_ptr<SmoothDynamics<double>> dynamics;
-
-  explicit Pusher(Model<double> m) : model(std::move(m)) {
-    Arena dry;
-    (void)SmoothDynamics<double>(model.view(), dry);
-    memory.resize(dry.used() + Arena::kAlignment);
-    const auto address = reinterpret_cast<size_t>(memory.data());
-    const size_t aligned = (address + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
-    Arena arena(memory.data() + (aligned - address));
-    dynamics = std::make_unique<SmoothDynamics<double>>(model.view(), arena);
+    buffer.assign(static_cast<size_t>(lanes) * LaneReport<S>::width(bodies, model.num_dofs), S{0});
+    report = LaneReport<S>::over(buffer.data(), bodies, model.num_dofs, lanes);
   }
 };
 
@@ -54,7 +30,7 @@ LaneSimulator<S>::LaneSimulator(const Character& character, const std::vector<Pr
   if (num_envs < 1) fail("simulator: number of environments is {}; it must be at least 1", num_envs);
   const MujocoModel driven = compile_driven(character, props, settings);
   model_ = make_model<S>(character, props, settings, *driven);
-  pusher_ = std::make_unique<Pusher>(make_model<double>(character, props, settings, *driven));
+  coordinates_ = std::make_unique<Coordinates>(character, make_model<double>(character, props, settings, *driven));
   workers_.resize(pool.size());
   for (Worker& worker : workers_) {
     worker.engine = make_engine(model_.view());
@@ -158,29 +134,21 @@ void LaneSimulator<S>::scatter_report(int block, const Worker& worker) {
 }
 
 template <class S>
-void LaneSimulator<S>::put_root(int env, int q, int v, const RootState& state) {
-  const Eigen::Quaterniond rot = state.rot.cast<double>().normalized();
-  const Eigen::Vector3d local = rot.conjugate() * state.ang_vel.cast<double>();
-  const double wxyz[4] = {rot.w(), rot.x(), rot.y(), rot.z()};
-  for (int k = 0; k < 4; ++k) position(env, q + 3 + k) = static_cast<S>(wxyz[k]);
-  for (int k = 0; k < 3; ++k) {
-    position(env, q + k) = state.pos[k];
-    velocity(env, v + k) = state.vel[k];
-    velocity(env, v + 3 + k) = static_cast<S>(local[k]);
-  }
+auto LaneSimulator<S>::copy(int env) -> Copy {
+  Copy out = {std::vector<double>(model_.scalars.num_positions), std::vector<double>(model_.scalars.num_velocities)};
+  for (int i = 0; i < model_.scalars.num_positions; ++i) out.positions[i] = position(env, i);
+  for (int i = 0; i < model_.scalars.num_velocities; ++i) out.velocities[i] = velocity(env, i);
+  return out;
 }
 
-// These rows are where the environment goes should it diverge. A solver that starts from nothing has no past.
+// These rows are also where the environment goes should it diverge. A solver that starts from nothing has no past.
 template <class S>
-void LaneSimulator<S>::remember(int env, int q, int num_positions, int v, int num_velocities) {
+void LaneSimulator<S>::set(int env, const Copy& from, int q, int num_positions, int v, int num_velocities) {
   const size_t nq = model_.scalars.num_positions, nv = model_.scalars.num_velocities;
-  for (int i = q; i < q + num_positions; ++i) {
-    set_positions_[env * nq + i] = position(env, i);
-    if (!std::isfinite(position(env, i))) fail("simulator: environment {} set to a state that is not finite", env);
-  }
+  for (int i = q; i < q + num_positions; ++i)
+    set_positions_[env * nq + i] = position(env, i) = static_cast<S>(from.positions[i]);
   for (int i = v; i < v + num_velocities; ++i) {
-    set_velocities_[env * nv + i] = velocity(env, i);
-    if (!std::isfinite(velocity(env, i))) fail("simulator: environment {} set to a state that is not finite", env);
+    set_velocities_[env * nv + i] = velocity(env, i) = static_cast<S>(from.velocities[i]);
     acceleration(env, i) = S{0};
   }
 }
@@ -201,29 +169,9 @@ void LaneSimulator<S>::put_back(int env) {
 template <class S>
 void LaneSimulator<S>::set_state(int env, const RootState& root, std::span<const float> dof_pos,
                                  std::span<const float> dof_vel) {
-  if (static_cast<int>(dof_pos.size()) != state_.num_dofs || static_cast<int>(dof_vel.size()) != state_.num_dofs) {
-    fail("simulator: a state of {} positions and {} velocities for {} DoFs", dof_pos.size(), dof_vel.size(),
-         state_.num_dofs);
-  }
-  put_root(env, 0, 0, root);
-  int positions = 7, velocities = 6;
-  for (const Joint& joint : character_.joints) {
-    const int q = model_.joints[&joint - character_.joints.data()].position;
-    if (joint.kind == JointKind::kHinge) {
-      position(env, q) = dof_pos[joint.dof];
-    } else {
-      const Eigen::Vector3d map = ConstVec3Map(&dof_pos[joint.dof]).template cast<double>();
-      const double angle = map.norm();
-      const Eigen::Vector3d axis = angle > 1e-12 ? Eigen::Vector3d(map / angle) : Eigen::Vector3d::UnitX();
-      const Eigen::Quaterniond rot(Eigen::AngleAxisd(angle, axis));
-      const double wxyz[4] = {rot.w(), rot.x(), rot.y(), rot.z()};
-      for (int k = 0; k < 4; ++k) position(env, q + k) = static_cast<S>(wxyz[k]);
-    }
-    positions += joint.kind == JointKind::kBall ? 4 : 1;
-    velocities += joint.num_dofs;
-  }
-  for (int i = 0; i < state_.num_dofs; ++i) velocity(env, 6 + i) = dof_vel[i];
-  remember(env, 0, positions, 0, velocities);
+  Copy rows = copy(env);
+  coordinates_->set_character(env, root, dof_pos, dof_vel, rows.positions.data(), rows.velocities.data());
+  set(env, rows, 0, coordinates_->character_positions(), 0, coordinates_->character_velocities());
   std::fill_n(state_.contact_force.begin() + 3 * static_cast<size_t>(env) * state_.num_bodies, 3 * state_.num_bodies,
               0.0f);
   state_.diverged[env] = 0;
@@ -232,91 +180,26 @@ void LaneSimulator<S>::set_state(int env, const RootState& root, std::span<const
 
 template <class S>
 void LaneSimulator<S>::set_prop(int env, int prop, const RootState& state) {
-  if (prop < 0 || prop >= num_props_) fail("simulator: prop {} of {}", prop, num_props_);
-  const LinkRow<S>& link = model_.links[model_.bodies[state_.num_bodies + prop].link];
-  put_root(env, link.first_position, link.first_velocity, state);
-  remember(env, link.first_position, 7, link.first_velocity, 6);
+  Copy rows = copy(env);
+  coordinates_->set_prop(env, prop, state, rows.positions.data(), rows.velocities.data());
+  const LinkRow<double>& link = coordinates_->prop_link(prop);
+  set(env, rows, link.first_position, 7, link.first_velocity, 6);
   refresh_view(env);
 }
 
 template <class S>
 void LaneSimulator<S>::refresh_view(int env) {
-  const auto root_at = [&](int q, int v) {
-    RootState root;
-    const Eigen::Quaterniond rot(position(env, q + 3), position(env, q + 4), position(env, q + 5),
-                                 position(env, q + 6));
-    root.rot = rot.cast<float>();
-    const Eigen::Vector3d local(velocity(env, v + 3), velocity(env, v + 4), velocity(env, v + 5));
-    root.ang_vel = (rot * local).cast<float>();
-    for (int k = 0; k < 3; ++k) {
-      root.pos[k] = static_cast<float>(position(env, q + k));
-      root.vel[k] = static_cast<float>(velocity(env, v + k));
-    }
-    return root;
-  };
-  CharacterState scratch(character_);
-  for (int j = 0; j < character_.num_joints(); ++j) {
-    const Joint& joint = character_.joints[j];
-    const int q = model_.joints[j].position;
-    if (joint.kind == JointKind::kHinge) {
-      scratch.dof_pos[joint.dof] = static_cast<float>(position(env, q));
-      continue;
-    }
-    // the shorter way round
-    Eigen::Quaterniond rot(position(env, q), position(env, q + 1), position(env, q + 2), position(env, q + 3));
-    if (rot.w() < 0.0) rot.coeffs() = -rot.coeffs();
-    const double s = rot.vec().norm(), scale = s < 1e-9 ? 2.0 : 2.0 * std::atan2(s, rot.w()) / s;
-    for (int k = 0; k < 3; ++k) scratch.dof_pos[joint.dof + k] = static_cast<float>(scale * rot.vec()[k]);
-  }
-  for (int i = 0; i < state_.num_dofs; ++i) scratch.dof_vel[i] = static_cast<float>(velocity(env, 6 + i));
-  forward_kinematics(character_, root_at(0, 0), scratch);
-
-  const size_t body = static_cast<size_t>(env) * state_.num_bodies, dof = static_cast<size_t>(env) * state_.num_dofs;
-  std::ranges::copy(scratch.body_pos, &state_.body_pos[3 * body]);
-  std::ranges::copy(scratch.body_rot, &state_.body_rot[4 * body]);
-  std::ranges::copy(scratch.body_vel, &state_.body_vel[3 * body]);
-  std::ranges::copy(scratch.body_ang_vel, &state_.body_ang_vel[3 * body]);
-  std::ranges::copy(scratch.dof_pos, &state_.dof_pos[dof]);
-  std::ranges::copy(scratch.dof_vel, &state_.dof_vel[dof]);
-  for (int p = 0; p < num_props_; ++p) {
-    const LinkRow<S>& link = model_.links[model_.bodies[state_.num_bodies + p].link];
-    const RootState root = root_at(link.first_position, link.first_velocity);
-    const size_t at = static_cast<size_t>(env) * num_props_ + p;
-    Vec3Map(&state_.prop_pos[3 * at]) = root.pos;
-    QuatMap(&state_.prop_rot[4 * at]) = root.rot;
-    Vec3Map(&state_.prop_vel[3 * at]) = root.vel;
-    Vec3Map(&state_.prop_ang_vel[3 * at]) = root.ang_vel;
-  }
+  const Copy rows = copy(env);
+  coordinates_->show_character(rows.positions.data(), rows.velocities.data(), env, state_);
+  for (int p = 0; p < num_props_; ++p)
+    coordinates_->show_prop(rows.positions.data(), rows.velocities.data(), env, p, state_);
 }
 
 template <class S>
 void LaneSimulator<S>::push(int env, int body, const Vec3& impulse) {
-  if (body < 0 || body >= state_.num_bodies) fail("simulator: push of body {} of {}", body, state_.num_bodies);
-  const std::scoped_lock lock(push_mutex_);
-  const ModelView<double> m = pusher_->model.view();
-  SmoothDynamics<double>& dynamics = *pusher_->dynamics;
-  std::vector<double> q(m.num_positions), v(m.num_velocities);
-  for (int i = 0; i < m.num_positions; ++i) q[i] = position(env, i);
-  for (int i = 0; i < m.num_velocities; ++i) v[i] = velocity(env, i);
-  dynamics.forward(q.data(), v.data());
-  dynamics.factorise(nullptr);
-
-  // v += M⁻¹ Jᵀ (J M⁻¹ Jᵀ)⁻¹ change, of the body's centre of mass
-  const BodyRow<double>& row = m.bodies[body];
-  const Vec3& com = character_.bodies[body].com;
-  const Vec3Of<double> in_body = {com.x(), com.y(), com.z()};
-  const Vec3Of<double> in_link = row.pos + rotate(row.quat, in_body);
-  const Vec3Of<double> point = dynamics.pos[row.link] + dynamics.rot[row.link] * in_link;
-  using Rows = Eigen::Matrix<double, 3, Eigen::Dynamic, Eigen::RowMajor>;
-  Rows jacobian = Rows::Zero(3, m.num_velocities);
-  for (int e = m.links[row.link].last_velocity; e >= 0; e = m.parent_velocity[e]) {
-    const Vec3Of<double> moves = at_point(dynamics.axes[e], point);
-    jacobian.col(e) << moves.x, moves.y, moves.z;
-  }
-  Rows response = jacobian;
-  for (int k = 0; k < 3; ++k) dynamics.solve(&response(k, 0));
-  const Eigen::Vector3d strength = (jacobian * response.transpose()).ldlt().solve(impulse.cast<double>());
-  for (int i = 0; i < m.num_velocities; ++i) velocity(env, i) += static_cast<S>(response.col(i).dot(strength));
+  Copy rows = copy(env);
+  coordinates_->push(body, impulse, rows.positions.data(), rows.velocities.data());
+  for (int i = 0; i < model_.scalars.num_velocities; ++i) velocity(env, i) = static_cast<S>(rows.velocities[i]);
 }
 
 // positions, velocities, last accelerations, last set positions and velocities, contact forces, diverged.

@@ -7,9 +7,9 @@
 
 #include <atomic>
 #include <functional>
-#include <mutex>
 
 #include "sim/compile.h"
+#include "sim/coordinates.h"
 #include "sim/engine.h"
 #include "sim/simulator.h"
 
@@ -41,7 +41,9 @@ class LaneSimulator final : public Simulator {
 
  private:
   struct Worker;
-  struct Pusher;
+  struct Copy {  // of an environment's rows
+    std::vector<double> positions, velocities;
+  };
 
   S& position(int env, int i) { return positions_[row(env, i, model_.scalars.num_positions)]; }
   S& velocity(int env, int i) { return velocities_[row(env, i, model_.scalars.num_velocities)]; }
@@ -52,8 +54,8 @@ class LaneSimulator final : public Simulator {
   LaneRows<S> rows(int block, Worker& worker);
   void gather_targets(int block, std::span<const float> pd_targets, Worker& worker) const;
   void scatter_report(int block, const Worker& worker);
-  void put_root(int env, int first_position, int first_velocity, const RootState& state);
-  void remember(int env, int first_position, int num_positions, int first_velocity, int num_velocities);
+  Copy copy(int env);
+  void set(int env, const Copy& from, int first_position, int num_positions, int first_velocity, int num_velocities);
   void put_back(int env);
   void refresh_view(int env);
 
@@ -63,8 +65,7 @@ class LaneSimulator final : public Simulator {
   Model<S> model_;
   int lanes_ = 1, blocks_ = 0;
   std::vector<Worker> workers_;
-  std::unique_ptr<Pusher> pusher_;
-  std::mutex push_mutex_;
+  std::unique_ptr<Coordinates> coordinates_;
   BatchState state_;
   std::vector<S> positions_, velocities_, accelerations_;  // (block x row x lane)
   std::vector<S> set_positions_, set_velocities_;          // (env x row) where a diverged environment goes

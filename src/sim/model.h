@@ -90,6 +90,7 @@ struct ModelView {
   const PairRow<S>* pairs = nullptr;
   const BodyRow<S>* bodies = nullptr;    // (bodies + props)
   const S* armature = nullptr;           // (velocities) without drives
+  const S* force_scale = nullptr;        // (velocities) 1 / sqrt(inertia in the default pose)
   const int* parent_velocity = nullptr;  // (velocities) next toward the root; -1 at the end
   const int* row_start = nullptr;        // (velocities + 1)
   const int* velocity_link = nullptr;    // (velocities)
@@ -107,15 +108,22 @@ struct Model {
   std::vector<ShapeRow<S>> shapes;
   std::vector<PairRow<S>> pairs;
   std::vector<BodyRow<S>> bodies;
-  std::vector<S> armature;
+  std::vector<S> armature, force_scale;
   std::vector<int> parent_velocity, row_start, velocity_link;
 
   ModelView<S> view() const {
+    return placed([](const auto& table) { return table.data(); });
+  }
+
+  // A view of tables that lie elsewhere: place(table) gives the pointer by which the view reads one.
+  template <class Place>
+  ModelView<S> placed(Place place) const {
     ModelView<S> v = scalars;
-    v.links = links.data(), v.joints = joints.data(), v.drives = drives.data(), v.shapes = shapes.data();
-    v.pairs = pairs.data(), v.bodies = bodies.data(), v.armature = armature.data();
-    v.parent_velocity = parent_velocity.data(), v.row_start = row_start.data();
-    v.velocity_link = velocity_link.data();
+    v.links = place(links), v.joints = place(joints), v.drives = place(drives), v.shapes = place(shapes);
+    v.pairs = place(pairs), v.bodies = place(bodies), v.armature = place(armature);
+    v.force_scale = place(force_scale);
+    v.parent_velocity = place(parent_velocity), v.row_start = place(row_start);
+    v.velocity_link = place(velocity_link);
     return v;
   }
 };

@@ -93,6 +93,7 @@ void MujocoSimulator::compile(const Character& character, const std::vector<Prop
     worker.model.reset(mj_copyModel(nullptr, driven.get()));
     worker.data.reset(mj_makeData(worker.model.get()));
     worker.dof_pos.resize(character.num_dofs);
+    worker.inertial.resize(nv_);
     if (!worker.model || !worker.data) fail("{}: no memory for MuJoCo's data", character.name);
   }
 }
@@ -149,18 +150,18 @@ bool MujocoSimulator::simulate(int env, const float* targets, Worker& worker) {
   return true;
 }
 
-// The gradient's largest entry over the forces', as the other backends report it.
+// As ConstraintSolver::residual.
 float MujocoSimulator::residual(Worker& worker) const {
-  mjData* d = worker.data.get();
-  std::vector<mjtNum> difference(nv_), inertial(nv_);
-  mju_sub(difference.data(), d->qacc, d->qacc_smooth, nv_);
-  mj_mulM(worker.model.get(), d, inertial.data(), difference.data());
-  double largest = 0.0, scale = 0.0;
+  const mjModel* m = worker.model.get();
+  const mjData* d = worker.data.get();
+  mj_mulM(m, d, worker.inertial.data(), d->qacc);
+  double largest = 0.0, strongest = 1e-6;
   for (int i = 0; i < nv_; ++i) {
-    largest = std::max(largest, std::abs(inertial[i] - d->qfrc_constraint[i]));
-    scale = std::max({scale, std::abs(inertial[i]), std::abs(d->qfrc_constraint[i])});
+    const double force = d->qfrc_passive[i] - d->qfrc_bias[i] + d->qfrc_applied[i], root = std::sqrt(m->dof_M0[i]);
+    largest = std::max(largest, std::abs(worker.inertial[i] - force - d->qfrc_constraint[i]) / root);
+    strongest = std::max({strongest, std::abs(force) / root, std::abs(d->qacc[i]) * root});
   }
-  return static_cast<float>(largest / (scale > 1e-6 ? scale : 1.0));
+  return static_cast<float>(largest / strongest);
 }
 
 template <class T>

@@ -44,7 +44,7 @@ class MujocoSimulator final : public Simulator {
     MujocoModel model;
     MujocoData data;
     CharacterState kinematics;
-    std::vector<double> dof_pos;
+    std::vector<double> dof_pos, inertial;
   };
 
   struct Dof {

@@ -7,6 +7,9 @@
 #include "base/error.h"
 #include "sim/lane_simulator.h"
 #include "sim/mujoco_simulator.h"
+#ifdef CALM_WITH_CUDA
+#include "sim/cuda/cuda_simulator.h"
+#endif
 
 namespace calm {
 
@@ -49,6 +52,13 @@ std::unique_ptr<Simulator> make_simulator(const std::string& backend, const Char
   if (backend == "mujoco") return std::make_unique<MujocoSimulator>(character, props, settings, num_envs, pool);
   if (backend == "scalar")
     return std::make_unique<LaneSimulator<double>>(character, props, settings, num_envs, pool, make_scalar_engine);
+  if (backend == "cuda") {
+#ifdef CALM_WITH_CUDA
+    return std::make_unique<CudaSimulator>(character, props, settings, num_envs, pool);
+#else
+    fail("simulator \"cuda\": this program was built without it; it is built where CMake finds nvcc (CALM_CUDA)");
+#endif
+  }
   for (const Width& width : kWidths) {
     if (backend != "simd" && backend != width.name) continue;
     if (width.here())
@@ -62,7 +72,11 @@ std::vector<std::string> available_backends() {
   std::vector<std::string> names = {"simd"};
   for (const Width& width : kWidths)
     if (width.here()) names.emplace_back(width.name);
-  names.emplace_back("scalar"), names.emplace_back("mujoco");
+  names.emplace_back("scalar");
+#ifdef CALM_WITH_CUDA
+  if (CudaEngine::available()) names.emplace_back("cuda");
+#endif
+  names.emplace_back("mujoco");
   return names;
 }
 

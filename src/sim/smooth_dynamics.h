@@ -92,14 +92,14 @@ class SmoothDynamics {
   // positions (num_positions), quaternions of unit length; velocities (num_velocities).
   CALM_DEVICE void forward(const Real* positions, const Real* velocities);
 
-  // Mass matrix with `added` (velocities) on its diagonal beside the armature (drives; null: none), and its factors.
-  CALM_DEVICE void factorise(const Real* added);
+  // Mass matrix with `added` (velocities) on its diagonal beside the armature (drives; null: none).
+  CALM_DEVICE void assemble(const Real* added);
+
+  // The mass matrix' factors.
+  CALM_DEVICE void factorise();
 
   // x becomes M⁻¹ x.
   CALM_DEVICE void solve(Real* x) const;
-
-  // out = M x.
-  CALM_DEVICE void multiply(const Real* x, Real* out) const;
 
   // The motions (links) that generalised velocities or accelerations x give, bias accelerations left out.
   CALM_DEVICE void motions(const Real* x, Spatial* out) const;
@@ -285,7 +285,7 @@ CALM_INLINE void SmoothDynamics<Real>::for_rows(int i, Transform transform, Put 
 }
 
 template <class Real>
-CALM_DEVICE void SmoothDynamics<Real>::factorise(const Real* added) {
+CALM_DEVICE void SmoothDynamics<Real>::assemble(const Real* added) {
   // composite rigid bodies, from the leaves; a link's rows are filled when all of its subtree has been added to it
   for (int i = 0; i < m_.num_links; ++i) composite_[i] = inertia[i];
   for (int i = m_.num_links; i-- > 0;) {
@@ -300,8 +300,11 @@ CALM_DEVICE void SmoothDynamics<Real>::factorise(const Real* added) {
     }
     if (link.parent >= 0) composite_[link.parent] = composite_[link.parent] + composite_[i];
   }
+}
 
-  // from the leaves: a row's ancestors lose what the row takes with it
+// From the leaves: a row's ancestors lose what the row takes with it.
+template <class Real>
+CALM_DEVICE void SmoothDynamics<Real>::factorise() {
   for (int i = 0; i < m_.num_nonzeros; ++i) factor[i] = mass[i];
   for (int i = m_.num_velocities; i-- > 0;) {
     Real* row = factor + m_.row_start[i];
@@ -330,48 +333,6 @@ CALM_DEVICE void SmoothDynamics<Real>::solve(Real* x) const {
     Real sum = x[i] * *entry++;
     for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry) sum = sum - *entry * x[j];
     x[i] = sum;
-  }
-}
-
-template <class Real>
-CALM_DEVICE void SmoothDynamics<Real>::multiply(const Real* x, Real* out) const {
-  for (int i = 0; i < m_.num_velocities;) {
-    // rows that follow one another toward the leaves, up to three, share their ancestors
-    int rows = 1;
-    while (rows < 3 && i + rows < m_.num_velocities && m_.parent_velocity[i + rows] == i + rows - 1) ++rows;
-    const Real* entry0 = mass + m_.row_start[i];
-    const Real x0 = x[i];
-    Real sum0 = *entry0++ * x0;
-    if (rows == 1) {
-      for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry0) {
-        sum0 = sum0 + *entry0 * x[j];
-        out[j] = out[j] + *entry0 * x0;
-      }
-      out[i] = sum0;
-    } else if (rows == 2) {
-      const Real *entry1 = mass + m_.row_start[i + 1], x1 = x[i + 1];
-      Real sum1 = entry1[0] * x1 + entry1[1] * x0;
-      sum0 = sum0 + entry1[1] * x1;
-      entry1 += 2;
-      for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry0, ++entry1) {
-        sum0 = sum0 + *entry0 * x[j], sum1 = sum1 + *entry1 * x[j];
-        out[j] = out[j] + (*entry0 * x0 + *entry1 * x1);
-      }
-      out[i] = sum0, out[i + 1] = sum1;
-    } else {
-      const Real *entry1 = mass + m_.row_start[i + 1], *entry2 = mass + m_.row_start[i + 2];
-      const Real x1 = x[i + 1], x2 = x[i + 2];
-      Real sum1 = entry1[0] * x1 + entry1[1] * x0, sum2 = entry2[0] * x2 + entry2[1] * x1 + entry2[2] * x0;
-      sum0 = sum0 + entry1[1] * x1 + entry2[2] * x2, sum1 = sum1 + entry2[1] * x2;
-      entry1 += 2, entry2 += 3;
-      for (int j = m_.parent_velocity[i]; j >= 0; j = m_.parent_velocity[j], ++entry0, ++entry1, ++entry2) {
-        const Real other = x[j];
-        sum0 = sum0 + *entry0 * other, sum1 = sum1 + *entry1 * other, sum2 = sum2 + *entry2 * other;
-        out[j] = out[j] + (*entry0 * x0 + *entry1 * x1 + *entry2 * x2);
-      }
-      out[i] = sum0, out[i + 1] = sum1, out[i + 2] = sum2;
-    }
-    i += rows;
   }
 }
 

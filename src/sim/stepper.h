@@ -17,7 +17,7 @@ class Stepper {
   static constexpr int kLanes = LanesOf<Real>::kCount;
   static constexpr double kMaxSpeed = 1e3;  // rad/s or m/s; faster is an explosion
   // of the solver's residual: single precision goes no lower for certain
-  static constexpr double kSingleTolerance = 1e-5, kDoubleTolerance = 1e-10;
+  static constexpr double kSingleTolerance = 2e-6, kDoubleTolerance = 1e-10;
 
   CALM_DEVICE Stepper(const ModelView<S>& model, int contact_room, Arena& arena)
       : dynamics(model, arena),
@@ -26,7 +26,7 @@ class Stepper {
         positions(arena.take<Real>(model.num_positions)),
         velocities(arena.take<Real>(model.num_velocities)),
         accelerations(arena.take<Real>(model.num_velocities)),
-        unconstrained(arena.take<Real>(model.num_velocities)),
+        forces(arena.take<Real>(model.num_velocities)),
         m_(model),
         targets_(arena.take<Real>(model.num_dofs)),
         dof_pos_(arena.take<Real>(model.num_dofs)),
@@ -46,7 +46,7 @@ class Stepper {
   SmoothDynamics<Real> dynamics;
   ContactFinder<Real> finder;
   ConstraintSolver<Real> solver;
-  Real *positions, *velocities, *accelerations, *unconstrained;
+  Real *positions, *velocities, *accelerations, *forces;
 
  private:
   CALM_DEVICE static void load(const S* from, int count, Real* to) {
@@ -112,12 +112,12 @@ CALM_DEVICE void Stepper<Real>::read_dof_pos() {
 
 // PD drives, integrated implicitly: h kd + h² kp on the mass matrix' diagonal, kp (target - q) - (kd + h kp) v as
 // force; beyond a per-axis limit of a ball joint a spring and damper join likewise. Leaves minus the force in
-// `unconstrained`.
+// `forces`.
 template <class Real>
 CALM_DEVICE void Stepper<Real>::drive() {
   const Real zero = real<Real>(0), h = Real(m_.timestep);
   read_dof_pos();
-  for (int d = 0; d < m_.num_velocities; ++d) added_[d] = unconstrained[d] = zero;
+  for (int d = 0; d < m_.num_velocities; ++d) added_[d] = forces[d] = zero;
   for (int j = 0; j < m_.num_joints; ++j) {
     const JointRow<S>& joint = m_.joints[j];
     for (int k = 0; k < (joint.ball ? 3 : 1); ++k) {
@@ -134,7 +134,7 @@ CALM_DEVICE void Stepper<Real>::drive() {
         pull = pull - Real(drive.limit_stiffness) * excess;
       }
       added_[joint.velocity + k] = h * (damping + h * stiffness);
-      unconstrained[joint.velocity + k] = pull - (damping + h * stiffness) * v;
+      forces[joint.velocity + k] = pull - (damping + h * stiffness) * v;
     }
   }
 }
@@ -143,16 +143,11 @@ template <class Real>
 CALM_DEVICE void Stepper<Real>::accelerate() {
   drive();
   dynamics.forward(positions, velocities);
-  dynamics.factorise(added_);
-  Real strongest = real<Real>(0);
-  for (int i = 0; i < m_.num_velocities; ++i) {
-    unconstrained[i] = unconstrained[i] - dynamics.bias[i];
-    strongest = larger(strongest, magnitude(unconstrained[i]));
-  }
-  dynamics.solve(unconstrained);
+  dynamics.assemble(added_);
+  for (int i = 0; i < m_.num_velocities; ++i) forces[i] = forces[i] - dynamics.bias[i];
   finder.find();
   solver.find_limits(positions);
-  solver.solve(velocities, unconstrained, added_, strongest, accelerations,
+  solver.solve(velocities, forces, added_, accelerations,
                {m_.solver_iterations, sizeof(S) == 8 ? kDoubleTolerance : kSingleTolerance});
 }
 

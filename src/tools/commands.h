@@ -8,13 +8,16 @@ namespace calm {
 
 void add_character_command(CLI::App& app);  // calm character info|draw
 void add_motion_command(CLI::App& app);     // calm motion info|import|check|draw|generate
+void add_verify_command(CLI::App& app);     // calm verify sim
+void add_bench_command(CLI::App& app);      // calm bench sim|train
+void add_bench_sim_command(CLI::App& bench);
 #ifdef CALM_WITH_PLAY
 void add_play_command(CLI::App& app);  // calm play POLICY
 #endif
 #ifdef CALM_WITH_LEARN
 void add_train_command(CLI::App& app);  // calm train low-level
 void add_eval_command(CLI::App& app);   // calm eval low-level
-void add_bench_command(CLI::App& app);  // calm bench train
+void add_bench_train_command(CLI::App& bench);
 #endif
 
 }  // namespace calm

@@ -16,7 +16,7 @@ namespace calm {
 namespace {
 
 struct EvalOptions {
-  std::string policy, motions, character, backend = "mujoco", png;
+  std::string policy, motions, character, backend = "simd", png;
   EvalSettings eval = {.episodes_per_clip = 32};  // more than while training: shares to a percent or two
   int threads = 0;
   bool json = false;

@@ -60,8 +60,9 @@ int main(int argc, char** argv) {
 #ifdef CALM_WITH_LEARN
   calm::add_train_command(app);
   calm::add_eval_command(app);
-  calm::add_bench_command(app);
 #endif
+  calm::add_bench_command(app);
+  calm::add_verify_command(app);
 #ifdef CALM_WITH_PLAY
   calm::add_play_command(app);
 #endif

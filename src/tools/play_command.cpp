@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct PlayOptions {
-  std::string policy, character, clip, sim = "mujoco", host = "127.0.0.1";
+  std::string policy, character, clip, sim = "simd", host = "127.0.0.1";
   std::string web = CALM_SOURCE_DIR "/web/dist";
   int port = 8080;
   double seconds = 0.0;

@@ -242,6 +242,65 @@ TEST_F(Command, JsonIsAllOfStdout) {
   EXPECT_TRUE(nlohmann::json::accept(check.out)) << check.out;
 }
 
+TEST_F(Command, VerifySim) {
+  const std::string one_leg = file("one_leg.xml", R"(<mujoco><worldbody><body name="torso"><freejoint/>
+    <geom type="sphere" size=".2"/><body name="leg" pos="0 0 -.2">
+    <joint name="hip" axis="0 1 0" range="-60 60" stiffness="50" damping="4"/>
+    <geom type="capsule" size=".05" fromto="0 0 0 0 0 -.5"/></body></body></worldbody></mujoco>)");
+  const ProgramRun run = run_program({"verify", "sim", "--character", one_leg, "--json"}, 120.0);
+  ASSERT_TRUE(nlohmann::json::accept(run.out)) << run.out << run.err;
+  const auto out = nlohmann::json::parse(run.out);
+  EXPECT_EQ(run.exit_code, out["ok"].get<bool>() ? 0 : 1);
+  EXPECT_EQ(out["backend"], "simd");
+  EXPECT_EQ(out["character"], one_leg);
+  std::vector<std::string> names;
+  bool ok = true;
+  for (const auto& check : out["checks"]) {
+    names.push_back(check["name"]);
+    EXPECT_EQ(check["ok"].get<bool>(), check["error"].get<double>() <= check["tolerance"].get<double>()) << check;
+    ok = ok && check["ok"].get<bool>();
+  }
+  EXPECT_EQ(out["ok"].get<bool>(), ok) << run.err;
+  EXPECT_TRUE(ok) << run.err;
+  EXPECT_THAT(names,
+              ::testing::IsSupersetOf({"mass_matrix", "bias_forces", "unconstrained_acceleration", "contact_list",
+                                       "acceleration_at_optimum", "independence", "save_and_restore"}));
+
+  expect_refused({"verify", "sim"}, {"--character"});
+  expect_refused({"verify", "sim", "--character", path("nowhere.xml")}, {"nowhere.xml", "no such file"});
+  expect_refused({"verify", "sim", "--character", one_leg, "--backend", "physx"}, {"physx", "mujoco"});
+}
+
+TEST_F(Command, BenchSim) {
+  for (const std::string& character : {kHuman, kKnight}) {
+    const ProgramRun run = run_program({"bench", "sim", "--character", character, "--envs", "16", "--backend",
+                                        "simd,mujoco", "--steps", "8", "--threads", "1", "--json"},
+                                       180.0);
+    ASSERT_EQ(run.exit_code, 0) << run.err;
+    ASSERT_TRUE(nlohmann::json::accept(run.out)) << run.out;
+    const auto out = nlohmann::json::parse(run.out);
+    EXPECT_EQ(out["envs"], 16);
+    EXPECT_EQ(out["threads"], 1);
+    EXPECT_EQ(out["states"], character == kHuman ? "policy" : "standing");
+    EXPECT_TRUE(out["machine"].is_object());
+    EXPECT_GT(out["ratio"].get<double>(), 0.0);
+    for (const char* kind : {"policy_states", "random_actions"}) {
+      EXPECT_GT(out[kind]["mean_contacts"].get<double>(), 0.0);
+      for (const char* backend : {"simd", "mujoco"}) {
+        EXPECT_GT(out[kind]["control_steps_per_s"][backend].get<double>(), 0.0);
+        EXPECT_LT(out[kind]["solver_residual"][backend]["mean"].get<double>(), 1e-4);
+        EXPECT_LT(out[kind]["iterations"][backend].get<double>(), 20.0);
+      }
+    }
+  }
+  expect_refused({"bench", "sim", "--character", path("nowhere.xml")}, {"nowhere.xml", "no such file"});
+  expect_refused({"bench", "sim", "--character", kKnight, "--envs", "8", "--backend", "simd,physx"}, {"physx"});
+  expect_refused({"bench", "sim", "--character", kKnight, "--backend", ","}, {"--backend"});
+  expect_refused({"bench", "sim", "--character", kKnight, "--policy", CALM_SOURCE_DIR "/assets/policies/human"},
+                 {"policy"});
+  expect_refused({"bench", "sim", "--character", kKnight, "--envs", "0"}, {"--envs"});
+}
+
 }  // namespace
 
 }  // namespace calm

@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.." || exit 1
 if ! git rev-parse --is-inside-work-tree >/dev/null 2>&1; then echo "SKIP not a git repository"; exit 77; fi
 for program in clang-format clang-format-14; do
   "$program" --version 2>/dev/null | grep -q 'version 14\.' || continue
-  git ls-files -z -- 'src/*.h' 'src/*.cpp' 'tests/*.h' 'tests/*.cpp' 'bench/*.cpp' |
+  git ls-files -z -- 'src/*.h' 'src/*.cpp' 'src/*.cu' 'tests/*.h' 'tests/*.cpp' 'bench/*.cpp' |
     xargs -0 -n 16 -P 2 "$program" --dry-run -Werror || { echo "./calm format mends it"; exit 1; }
   exit 0
 done

@@ -212,7 +212,7 @@ TEST_P(Robust, PerAxisLimitsFollowTheirEquation) {
       const double angle = w.norm() * h;
       if (angle > 0.0) rot = (rot * Eigen::Quaterniond(Eigen::AngleAxisd(angle, w.normalized()))).normalized();
     }
-    for (int k = 0; k < 3; ++k) ASSERT_NEAR(sim->state().dof_pos[k], q[k], 0.001) << "step " << step << ", axis " << k;
+    for (int k = 0; k < 3; ++k) ASSERT_NEAR(sim->state().dof_pos[k], q[k], 0.005) << "step " << step << ", axis " << k;
     furthest = std::max(furthest, sim->state().dof_pos[0] - character.limit_upper[0]);
   }
   EXPECT_GT(furthest, 0.01f);  // it was beyond its limit
