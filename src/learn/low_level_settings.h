@@ -63,8 +63,8 @@ struct RewardSettings {
 
 struct LowLevelSettings {
   std::string character = "assets/characters/human.xml";
-  std::string backend = "mujoco";
-  std::string device = "auto";  // auto, cpu, cuda
+  std::string backend = "simd";  // of make_simulator
+  std::string device = "auto";   // auto, cpu, cuda
   int seed = 1;
   int threads = 0;       // 0: all cores
   bool overlap = false;  // simulate the next rollout, with the policy of before, during an update

@@ -18,14 +18,14 @@
 namespace calm {
 
 struct SessionSettings {
-  std::string backend = "mujoco";  // of make_simulator
-  PhysicsSettings physics{};       // those of the training: see physics_of_policy
-  uint64_t seed = 1;               // of the pushes' directions
-  int blend_steps = 10;            // control steps from one clip's latent to the next one's
-  float push_speed = 1.5f;         // m/s, what a push adds to the root
-  bool auto_reset = false;         // stand it up again when it stays down
-  float auto_reset_after = 4.0f;   // s it may lie before that
-  float risen_share = 0.75f;       // of the standing root height: higher than this, a fallen character has got up
+  std::string backend = "simd";   // of make_simulator
+  PhysicsSettings physics{};      // those of the training: see physics_of_policy
+  uint64_t seed = 1;              // of the pushes' directions
+  int blend_steps = 10;           // control steps from one clip's latent to the next one's
+  float push_speed = 1.5f;        // m/s, what a push adds to the root
+  bool auto_reset = false;        // stand it up again when it stays down
+  float auto_reset_after = 4.0f;  // s it may lie before that
+  float risen_share = 0.75f;      // of the standing root height: higher than this, a fallen character has got up
 };
 
 // The physics that the policy's own settings name, the defaults if they name none.
