@@ -73,12 +73,12 @@ DiscriminatorLosses discriminator_losses(const StyledNet& discriminator, const t
                                          const torch::Tensor& fake_z, const torch::Tensor& clip_features,
                                          const torch::Tensor& clip_z, const DiscriminatorWeights& weights) {
   DiscriminatorLosses out;
-  const auto clips = logits_with_gradient(discriminator, clip_features, clip_z);
+  const auto clips = logits_with_gradient(discriminator, clip_features, discriminator.embed(clip_z));
   out.clip_logits = clips.logits;
   out.fake_logits = discriminator.forward(fake_features, fake_z);
   // cross-entropy against 0 is softplus(logit), against 1 softplus(-logit)
   out.prediction = 0.5f * (torch::softplus(out.fake_logits).mean() + torch::softplus(-out.clip_logits).mean());
-  out.gradient_penalty = clips.gradient.square().sum(1).mean();
+  out.gradient_penalty = clips.squared_gradient.mean();
 
   torch::Tensor all_weights = torch::zeros({}, fake_features.options());
   for (const MlpNet* net : {&discriminator.style(), &discriminator.body()})

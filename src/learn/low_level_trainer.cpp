@@ -3,10 +3,10 @@
 //
 // Exact savings that change no result: each distinct window of a minibatch is encoded once; value(t+1) serves as the
 // next value except where the latent changed or the episode ended; windows are kept as a moment's index and gathered
-// from a table; the gradient penalty is written out layer by layer, without a second autograd graph.
+// from a table; a latent passes through a network's style branch once, not once for each row it is in force in; the
+// gradient penalty is written out layer by layer, without a second autograd graph.
 #include "learn/low_level_trainer.h"
 
-#include <dlfcn.h>
 #include <spdlog/spdlog.h>
 #include <torch/torch.h>
 
@@ -25,6 +25,7 @@
 #include "base/error.h"
 #include "base/settings.h"
 #include "features/features.h"
+#include "learn/dense.h"
 #include "learn/losses.h"
 #include "learn/motion_table.h"
 #include "learn/normaliser.h"
@@ -88,15 +89,6 @@ double follow_share(const RewardSettings& reward, double samples) {
                     1.0);
 }
 
-// LibTorch's and OpenBLAS's threads for the calling thread. Where OpenBLAS has a pool of its own, that pool gets the
-// threads and LibTorch's OpenMP none: two pools spin against each other and halve the speed.
-void set_math_threads(int threads) {
-  using SetThreads = void (*)(int);
-  static const auto openblas = reinterpret_cast<SetThreads>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
-  if (openblas) openblas(threads);
-  torch::set_num_threads(openblas ? 1 : threads);
-}
-
 // Every iteration takes and frees the same tensors of tens of megabytes. By default glibc gives each back to the system
 // at once, and a third of the time goes into fetching zeroed pages again.
 void keep_freed_memory() {
@@ -146,9 +138,11 @@ struct LowLevelTrainer::Impl {
     torch::Tensor tracking;        // (T N), negative where it says nothing
     torch::Tensor moments;         // (W) int64 newest moments of the distinct encoder windows
     // observations after the step where the latent changed or the episode ended
-    torch::Tensor end_row, end_obs;     // (E) int64, (E, O)
-    torch::Tensor last_obs;             // (N, O) after the last step
-    torch::Tensor advantages, returns;  // (T N), filled by rewards_and_returns
+    torch::Tensor end_row, end_obs;  // (E) int64, (E, O)
+    torch::Tensor last_obs;          // (N, O) after the last step
+    // filled by rewards_and_returns
+    torch::Tensor normalised_obs;       // (T N, O)
+    torch::Tensor advantages, returns;  // (T N)
 
     // what a checkpoint must hold of a rollout that waits for its update
     std::vector<std::pair<const char*, torch::Tensor*>> tensors() {
@@ -176,8 +170,8 @@ struct LowLevelTrainer::Impl {
 
   torch::Tensor encode(const MlpNet& net, const torch::Tensor& normalised, const torch::Tensor& moments) const;
   torch::Tensor encode(const torch::Tensor& moments) const { return encode(*encoder, table_normalised, moments); }
-  torch::Tensor critic_value(const torch::Tensor& obs, const torch::Tensor& z) const {
-    return critic->forward(torch::cat({obs_norm.normalise(obs), z}, 1)).squeeze(1);
+  torch::Tensor value(const torch::Tensor& normalised_obs, const torch::Tensor& z) const {
+    return value_norm.denormalise(critic->forward(normalised_obs, z).squeeze(1));
   }
   torch::Tensor normalised_windows(const torch::Tensor& raw) const {
     const int64_t f = feature_norm.mean().size(0);
@@ -343,7 +337,6 @@ void LowLevelTrainer::Impl::warm_start() {
   }
 
   spdlog::info("warm start: {} supervised steps", w.steps);
-  set_math_threads(all_threads(settings));  // nothing else runs yet
   table_normalised = feature_norm.normalise(table.features());
   const auto obs_normalised = obs_norm.normalise(obs.to(device));
   targets = targets.to(device);
@@ -372,7 +365,6 @@ void LowLevelTrainer::Impl::warm_start() {
     loss.backward();
     adam.step();
   }
-  set_math_threads(update_threads(settings));
 }
 
 void LowLevelTrainer::Impl::refresh_behaviour() {
@@ -411,12 +403,12 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
   // every latent in force is encoded anew, as the encoder has changed since
   std::vector<int64_t> current(N);
   for (int64_t e = 0; e < N; ++e) current[e] = e, moments.push_back(clip_moments.moment(env->windows()[e]));
-  const auto encode_new = [&](size_t begin) {
+  const auto style_of_new = [&](size_t begin) {
     const auto fresh =
         torch::tensor(std::vector<int64_t>(moments.begin() + static_cast<std::ptrdiff_t>(begin), moments.end()));
-    return encode(*behaviour->encoder, behaviour->table, fresh.to(device));
+    return behaviour->actor->embed(encode(*behaviour->encoder, behaviour->table, fresh.to(device)));
   };
-  auto latents = encode_new(0);
+  auto styles = style_of_new(0);
 
   const float sigma = std::exp(settings.network.log_sigma);
   auto noise = torch::empty({N, A}, floats);
@@ -427,9 +419,10 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
     std::copy_n(current.data(), N, window_id.data_ptr<int64_t>() + t * N);
 
     // act: the mean, plus noise where this environment explores in this step
-    const auto z = latents.index_select(0, torch::tensor(current).to(device));
+    const auto style = styles.index_select(0, torch::tensor(current).to(device));
     const auto mean =
-        behaviour->actor->forward(behaviour->obs_norm.normalise(obs.narrow(0, t * N, N).to(device)), z).to(torch::kCPU);
+        behaviour->actor->forward_styled(behaviour->obs_norm.normalise(obs.narrow(0, t * N, N).to(device)), style)
+            .to(torch::kCPU);
     float* eps = noise.data_ptr<float>();
     for (int64_t e = 0; e < N; ++e) {
       row_mask[e] = rollout_rng.uniform() < exploration[e] ? 1.0f : 0.0f;
@@ -465,7 +458,7 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
     }
     spent.features += now_s() - start - physics;
     start = now_s();
-    if (moments.size() > known) latents = torch::cat({latents, encode_new(known)});
+    if (moments.size() > known) styles = torch::cat({styles, style_of_new(known)});
     spent.inference += now_s() - start;
   }
 
@@ -486,31 +479,37 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   const int64_t T = settings.horizon, N = settings.num_envs;
   const auto z_table = encode(data.moments);
   const auto z = z_table.index_select(0, data.window_id);
+  data.normalised_obs = obs_norm.normalise(data.obs);
 
   // A rollout that was simulated beside the last update is one update old. PPO's trust region must lie round the policy
   // as it is now, not as it was: otherwise half of the samples are clipped before the first step, and nothing is learnt
   // from them (Hilton et al. 2021, proximal policy apart from behaviour policy; the importance weight between the two,
   // near one, is left out).
   if (settings.overlap) {
-    data.means = actor->forward(obs_norm.normalise(data.obs), z);
+    data.means = actor->forward_styled(data.normalised_obs, actor->embed(z_table).index_select(0, data.window_id));
     data.neglogp = neg_log_prob(data.actions, data.means, settings.network.log_sigma);
   }
 
   // reward: how real the discriminator finds the window under the latent in force
-  const auto logits = discriminator->forward(normalised_windows(data.windows), z).squeeze(1);
-  const auto style = discriminator_reward(logits, settings.reward.discriminator_scale);
+  const auto styles = discriminator->embed(z_table).index_select(0, data.window_id);
+  std::vector<torch::Tensor> logits;
+  for (int64_t begin = 0; begin < T * N; begin += kDenseBlock) {
+    const int64_t rows = std::min(kDenseBlock, T * N - begin);
+    logits.push_back(discriminator->forward_styled(normalised_windows(data.windows.narrow(0, begin, rows)),
+                                                   styles.narrow(0, begin, rows)));
+  }
+  const auto style = discriminator_reward(torch::cat(logits).squeeze(1), settings.reward.discriminator_scale);
   const float w = settings.reward.tracking_weight;
   const auto tracked = (data.tracking >= 0.0f).to(torch::kFloat32);
   const auto rewards = style * (1.0f - w * tracked) + w * tracked * settings.reward.discriminator_scale * data.tracking;
 
   // values; the next value is the next row's but where the latent changed or the episode ended
-  const auto values = value_norm.denormalise(critic_value(data.obs, z));
+  const auto values = value(data.normalised_obs, z);
   const auto last_z = z_table.index_select(0, data.window_id.narrow(0, (T - 1) * N, N));
-  auto next_values =
-      torch::cat({values.narrow(0, N, (T - 1) * N), value_norm.denormalise(critic_value(data.last_obs, last_z))});
+  auto next_values = torch::cat({values.narrow(0, N, (T - 1) * N), value(obs_norm.normalise(data.last_obs), last_z)});
   if (data.end_row.size(0) > 0) {
     const auto end_z = z.index_select(0, data.end_row);
-    next_values.index_copy_(0, data.end_row, value_norm.denormalise(critic_value(data.end_obs, end_z)));
+    next_values.index_copy_(0, data.end_row, value(obs_norm.normalise(data.end_obs), end_z));
   }
   next_values = next_values * (1.0f - data.falls);
 
@@ -592,14 +591,20 @@ void LowLevelTrainer::Impl::update() {
           torch::tensor(std::vector<int64_t>(order.begin() + begin, order.begin() + begin + B)).to(device);
       const auto fake_index = index.narrow(0, 0, D);
 
-      // latents: each distinct window once, with gradients; the discriminator's are cut off
+      // latents: each distinct window of the rows once, and those of clips; with gradients, which the discriminator's
+      // go without
+      const ClipBatch clips = draw_clip_batch(static_cast<int>(D));
       const auto unique = torch::_unique2(data.window_id.index_select(0, index), true, true, false);
-      const auto z = encode(data.moments.index_select(0, std::get<0>(unique))).index_select(0, std::get<1>(unique));
+      const auto& latent_of_row = std::get<1>(unique);
+      const auto latents =
+          encode(torch::cat({data.moments.index_select(0, std::get<0>(unique)), clips.moments, clips.near}));
+      const int64_t distinct = latents.size(0) - 2 * D;
+      const auto row_latents = latents.narrow(0, 0, distinct);
+      const auto z = row_latents.index_select(0, latent_of_row);
+      const auto clip_z = latents.narrow(0, distinct, D), near_z = latents.narrow(0, distinct + D, D);
 
       // discriminator: simulated and replayed windows, and clip windows with another motion's latent, against clips.
       // Latents come without gradients, so its losses share nothing with the others and run beside them.
-      const ClipBatch clips = draw_clip_batch(static_cast<int>(D));
-      const auto clip_z = encode(clips.moments);
       std::vector<int64_t> picks(replay_count > 0 ? D : 0);
       for (auto& pick : picks) pick = rng.below(static_cast<int>(replay_count));
       torch::Tensor negatives = torch::empty({0}, torch::kInt64);  // rows of the clip batch
@@ -608,28 +613,28 @@ void LowLevelTrainer::Impl::update() {
       auto judged = std::async(beside, [&, fake_z = z.narrow(0, 0, D).detach(), clip_z = clip_z.detach()] {
         set_math_threads(update_threads(settings));
         std::vector<torch::Tensor> fake = {normalised_windows(data.windows.index_select(0, fake_index))};
-        std::vector<torch::Tensor> latents = {fake_z};
+        std::vector<torch::Tensor> fake_latents = {fake_z};
         if (!picks.empty()) {
           const auto pick = torch::tensor(picks).to(device);
           fake.push_back(normalised_windows(replay_windows.index_select(0, pick)));
           const torch::NoGradGuard no_grad;
-          const auto distinct = torch::_unique2(replay_moments.index_select(0, pick), true, true, false);
-          latents.push_back(encode(std::get<0>(distinct)).index_select(0, std::get<1>(distinct)));
+          const auto windows = torch::_unique2(replay_moments.index_select(0, pick), true, true, false);
+          fake_latents.push_back(encode(std::get<0>(windows)).index_select(0, std::get<1>(windows)));
         }
         if (negatives.size(0) > 0) {
           fake.push_back(clips.features.index_select(0, negatives));
-          latents.push_back(clip_z.index_select(0, clips.other.index_select(0, negatives)));
+          fake_latents.push_back(clip_z.index_select(0, clips.other.index_select(0, negatives)));
         }
-        auto losses = discriminator_losses(*discriminator, torch::cat(fake), torch::cat(latents), clips.features,
+        auto losses = discriminator_losses(*discriminator, torch::cat(fake), torch::cat(fake_latents), clips.features,
                                            clip_z, u.discriminator);
         (u.discriminator_weight * losses.total).backward();
         return losses;
       });
 
       // policy and value
-      const auto obs = obs_norm.normalise(data.obs.index_select(0, index));
-      const auto mean = actor->forward(obs, z);
-      const auto value = critic->forward(torch::cat({obs, z}, 1)).squeeze(1);
+      const auto obs = data.normalised_obs.index_select(0, index);
+      const auto mean = actor->forward_styled(obs, actor->embed(row_latents).index_select(0, latent_of_row));
+      const auto value = critic->forward(obs, z).squeeze(1);
       const auto neglogp = neg_log_prob(data.actions.index_select(0, index), mean, settings.network.log_sigma);
       const auto old_mean = data.means.index_select(0, index);
       const auto actor_loss =
@@ -638,7 +643,7 @@ void LowLevelTrainer::Impl::update() {
       const auto value_loss = (value - targets.index_select(0, index)).square().mean();
       const auto bounds = bound_loss(mean).mean();
 
-      const auto alignment = alignment_loss(clip_z, encode(clips.near));
+      const auto alignment = alignment_loss(clip_z, near_z);
       const auto uniformity = uniformity_loss(clip_z);
       const auto loss = actor_loss + u.value_weight * value_loss + u.bound_weight * bounds +
                         u.encoder_weight * (alignment + u.uniformity_weight * uniformity);

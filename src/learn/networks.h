@@ -16,7 +16,8 @@ namespace calm {
 class MlpNet : public torch::nn::Module {
  public:
   explicit MlpNet(const std::vector<int>& sizes);
-  torch::Tensor forward(torch::Tensor x) const;
+  // s: further inputs, which follow x's; undefined if there are none. (n, inputs) -> (n, outputs)
+  torch::Tensor forward(torch::Tensor x, torch::Tensor s = {}) const;
   const std::vector<torch::nn::Linear>& layers() const { return layers_; }
 
  private:
@@ -29,7 +30,11 @@ class StyledNet : public torch::nn::Module {
   // style_sizes: latent, hidden..., style; body_hidden: hidden layers of the body.
   StyledNet(int input, const std::vector<int>& style_sizes, const std::vector<int>& body_hidden, int output);
   torch::Tensor embed(const torch::Tensor& z) const { return torch::tanh(style_->forward(z)); }
-  torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& z) const;
+  torch::Tensor forward(const torch::Tensor& x, const torch::Tensor& z) const { return forward_styled(x, embed(z)); }
+  // style: what embed made of the latents; few latents serve many rows.
+  torch::Tensor forward_styled(const torch::Tensor& x, const torch::Tensor& style) const {
+    return body_->forward(x, style);
+  }
   const MlpNet& style() const { return *style_; }
   const MlpNet& body() const { return *body_; }
   int input_size() const { return input_; }
@@ -39,14 +44,14 @@ class StyledNet : public torch::nn::Module {
   std::shared_ptr<MlpNet> style_, body_;
 };
 
-// Logits of (features, z) and, on request, their gradient by the features, written out layer by layer so that one
-// ordinary backward pass differentiates it (ReLU's second derivative is zero, so this is exact).
+// Logits of (features, style), and the squared norm of their gradient by the features, written out layer by layer so
+// that one ordinary backward pass differentiates it (ReLU's second derivative is zero, so this is exact).
 struct LogitsWithGradient {
-  torch::Tensor logits;    // (n, 1)
-  torch::Tensor gradient;  // (n, features)
+  torch::Tensor logits;            // (n, 1)
+  torch::Tensor squared_gradient;  // (n)
 };
 LogitsWithGradient logits_with_gradient(const StyledNet& discriminator, const torch::Tensor& features,
-                                        const torch::Tensor& z);
+                                        const torch::Tensor& style);
 
 // Sets weights to uniform in [-bound, bound], biases to zero.
 void init_uniform(const torch::nn::Linear& layer, float bound, Rng& rng);

@@ -3,6 +3,8 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+
 namespace calm {
 
 class Normaliser {
@@ -37,7 +39,17 @@ class Normaliser {
     count_.fill_(count);
   }
 
-  torch::Tensor normalise(const torch::Tensor& x) const { return ((x - mean_f_) * inv_std_f_).clamp(-5.0f, 5.0f); }
+  torch::Tensor normalise(const torch::Tensor& x) const {
+    if (!x.is_cpu() || !x.is_contiguous() || x.requires_grad()) return ((x - mean_f_) * inv_std_f_).clamp(-5.0f, 5.0f);
+    // the same in one pass over what may be tens of megabytes
+    auto out = torch::empty_like(x);
+    const int64_t size = mean_f_.size(0), rows = x.numel() / size;
+    const float *in = x.data_ptr<float>(), *mean = mean_f_.data_ptr<float>(), *scale = inv_std_f_.data_ptr<float>();
+    float* to = out.data_ptr<float>();
+    for (int64_t row = 0; row < rows; ++row, in += size, to += size)
+      for (int64_t i = 0; i < size; ++i) to[i] = std::min(std::max((in[i] - mean[i]) * scale[i], -5.0f), 5.0f);
+    return out;
+  }
   torch::Tensor denormalise(const torch::Tensor& x) const { return x / inv_std_f_ + mean_f_; }
   const torch::Tensor& mean() const { return mean_f_; }        // (size) float32
   const torch::Tensor& inv_std() const { return inv_std_f_; }  // (size) float32
