@@ -268,7 +268,8 @@ CALM_DEVICE void ContactFinder<Real>::meet_round(const PairRow<S>& pair, const M
   if (any(parallel)) meet_lane_by_lane(pair, parallel);
 }
 
-// Lanes where none of the box's faces separates it from the other: how far each reaches along the face's normal.
+// Lanes where none of the box's faces, or of the box around a cylinder, separates it from the other: how far each
+// reaches along the face's normal.
 template <class Real>
 CALM_DEVICE auto ContactFinder<Real>::overlaps_box(int shape, int box, const Mask& near) const -> Mask {
   const ShapeRow<S>&a = m_.shapes[shape], &b = m_.shapes[box];
@@ -287,8 +288,10 @@ CALM_DEVICE auto ContactFinder<Real>::overlaps_box(int shape, int box, const Mas
     const Real half = Real(a.kind == ConvexKind::kSphere ? S{0} : a.size.y), radius = Real(a.size.x);
     reach = {radius + half * magnitude(z.x), radius + half * magnitude(z.y), radius + half * magnitude(z.z)};
   }
-  return near && (magnitude(apart.x) <= reach.x + Real(b.size.x)) && (magnitude(apart.y) <= reach.y + Real(b.size.y)) &&
-         (magnitude(apart.z) <= reach.z + Real(b.size.z));
+  const bool round = b.kind == ConvexKind::kCylinder;
+  const Real y = Real(round ? b.size.x : b.size.y), z = Real(round ? b.size.y : b.size.z);
+  return near && (magnitude(apart.x) <= reach.x + Real(b.size.x)) && (magnitude(apart.y) <= reach.y + y) &&
+         (magnitude(apart.z) <= reach.z + z);
 }
 
 template <class Real>
@@ -337,8 +340,8 @@ CALM_DEVICE void ContactFinder<Real>::find() {
       meet_round(pair, near);
       continue;
     }
-    if (m_.shapes[pair.b].kind == ConvexKind::kBox) near = overlaps_box(pair.a, pair.b, near);
-    if (m_.shapes[pair.a].kind == ConvexKind::kBox) near = overlaps_box(pair.b, pair.a, near);
+    near = overlaps_box(pair.a, pair.b, near);
+    if (m_.shapes[pair.a].kind > ConvexKind::kCapsule) near = overlaps_box(pair.b, pair.a, near);
     if (any(near)) meet_lane_by_lane(pair, near);
   }
 }
