@@ -169,7 +169,7 @@ class Builder {
         link.first_velocity = velocities, link.first_position = positions;
         if (floating) velocities += kFreeDofs, positions += kFreePositions;
         for (int j = part.first_joint; j < part.first_joint + part.num_joints; ++j) {
-          add_joint(character_.joints[j], static_cast<int>(m_.links.size()), velocities, positions);
+          add_joint(character_.joints[j], velocities, positions);
         }
         link.num_velocities = velocities - link.first_velocity;
         link.last_velocity = velocities - 1;
@@ -200,13 +200,13 @@ class Builder {
     body_pos_ = body_pos, body_rot_ = body_rot;
   }
 
-  void add_joint(const Joint& joint, int link, int& velocities, int& positions) {
+  void add_joint(const Joint& joint, int& velocities, int& positions) {
     JointRow<S> row;
     row.ball = joint.kind == JointKind::kBall;
     row.anchored = joint.anchor.norm() > 0.0f;
     row.anchor = vec<S>(joint.anchor.cast<double>());
     row.axis = vec<S>(joint.axis.cast<double>().normalized());
-    row.link = link, row.velocity = velocities, row.position = positions, row.dof = joint.dof;
+    row.velocity = velocities, row.position = positions, row.dof = joint.dof;
     const float lower = character_.limit_lower[joint.dof], upper = character_.limit_upper[joint.dof];
     // as to_mjcf has it
     row.limited = row.ball ? joint.cone_limit > 0.0f : lower > -kPi || upper < kPi;
@@ -236,12 +236,10 @@ class Builder {
     for (const JointRow<S>& joint : m_.joints)
       for (int k = 0; k < (joint.ball ? 3 : 1); ++k)
         m_.armature[joint.velocity + k] = character_.armature[joint.dof + k];
-    for (size_t i = 0; i < m_.links.size(); ++i) {
-      const LinkRow<S>& link = m_.links[i];
+    for (const LinkRow<S>& link : m_.links) {
       int before = link.parent < 0 ? -1 : m_.links[link.parent].last_velocity;
       for (int d = link.first_velocity; d < link.first_velocity + link.num_velocities; ++d) {
         m_.parent_velocity.push_back(before);
-        m_.velocity_link.push_back(static_cast<int>(i));
         before = d;
       }
     }

@@ -39,7 +39,7 @@ template <class S>
 struct JointRow {
   bool ball = false, anchored = false;  // anchored: the anchor is not the link's origin
   Vec3Of<S> anchor{}, axis{};           // in the link's frame
-  int link = 0, velocity = 0, position = 0, dof = 0;
+  int velocity = 0, position = 0, dof = 0;
   bool limited = false;
   S lower{}, upper{};  // of a limited hinge, rad; of a limited ball, its cone's angle is `upper`
   S inverse_weight{};  // MuJoCo's dof_invweight0
@@ -93,7 +93,6 @@ struct ModelView {
   const S* force_scale = nullptr;        // (velocities) 1 / sqrt(inertia in the default pose)
   const int* parent_velocity = nullptr;  // (velocities) next toward the root; -1 at the end
   const int* row_start = nullptr;        // (velocities + 1)
-  const int* velocity_link = nullptr;    // (velocities)
   S timestep{}, gravity{}, max_ang_vel{};
   S reference_stiffness{}, reference_damping{};  // K and B of MuJoCo's constraint reference
   int substeps = 0, solver_iterations = 0;
@@ -109,7 +108,7 @@ struct Model {
   std::vector<PairRow<S>> pairs;
   std::vector<BodyRow<S>> bodies;
   std::vector<S> armature, force_scale;
-  std::vector<int> parent_velocity, row_start, velocity_link;
+  std::vector<int> parent_velocity, row_start;
 
   ModelView<S> view() const {
     return placed([](const auto& table) { return table.data(); });
@@ -123,7 +122,6 @@ struct Model {
     v.pairs = place(pairs), v.bodies = place(bodies), v.armature = place(armature);
     v.force_scale = place(force_scale);
     v.parent_velocity = place(parent_velocity), v.row_start = place(row_start);
-    v.velocity_link = place(velocity_link);
     return v;
   }
 };

@@ -111,8 +111,8 @@ CALM_DEVICE void Stepper<Real>::read_dof_pos() {
 }
 
 // PD drives, integrated implicitly: h kd + h² kp on the mass matrix' diagonal, kp (target - q) - (kd + h kp) v as
-// force; beyond a per-axis limit of a ball joint a spring and damper join likewise. Leaves minus the force in
-// `forces`.
+// force; beyond a per-axis limit of a ball joint a spring and damper join likewise. Leaves what adds to the diagonal in
+// `added_`, the forces in `forces`.
 template <class Real>
 CALM_DEVICE void Stepper<Real>::drive() {
   const Real zero = real<Real>(0), h = Real(m_.timestep);
