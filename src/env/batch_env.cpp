@@ -2,11 +2,9 @@
 
 #include <chrono>
 #include <cstring>
-#include <limits>
 
 #include "base/error.h"
 #include "features/features.h"
-#include "sim/fall.h"
 
 namespace calm {
 
@@ -88,6 +86,8 @@ BatchEnv::BatchEnv(const Character& character, const MotionLibrary& library, Sim
   if (settings.discriminator_frames < 2 || settings.encoder_frames < settings.discriminator_frames)
     fail("env: need 2 <= discriminator_frames <= encoder_frames, not {} and {}", settings.discriminator_frames,
          settings.encoder_frames);
+  for (int b = 0; b < character.num_bodies(); ++b)
+    is_foot_.push_back(std::ranges::find(character.feet, b) != character.feet.end());
   for (int worker = 0; worker < pool.size(); ++worker) scratch_.emplace_back(character);
   for (int env = 0; env < num_envs_; ++env) episodes_[env].rng = Rng(seed, static_cast<uint64_t>(env));
   if (settings.reset_fallen > 0.0f) make_fallen_bank(seed);
@@ -125,15 +125,15 @@ void BatchEnv::make_fallen_bank(uint64_t seed) {
   }
 }
 
-void BatchEnv::draw_window(int env) {
-  Episode& episode = episodes_[env];
-  Window window =
-      library_->sample_encoder_window(library_->sample_clip(episode.rng), settings_.encoder_frames, dt_, episode.rng);
-  window.time = snap_to_moment(window.time, dt_);
-  windows_[env] = window;
-  window_changed_[env] = 1;
-  episode.latent_left =
-      settings_.latent_steps_min + episode.rng.below(settings_.latent_steps_max - settings_.latent_steps_min + 1);
+EpisodeRules BatchEnv::rules() const {
+  EpisodeRules rules;
+  rules.settings = settings_, rules.dt = dt_, rules.follow_share = follow_share_;
+  rules.num_fallen = static_cast<int>(fallen_.size());
+  rules.clips = library_->sampler(), rules.moments = moments_.view();
+  rules.num_bodies = character_->num_bodies(), rules.num_joints = character_->num_joints();
+  rules.num_dofs = character_->num_dofs, rules.num_key_bodies = static_cast<int>(character_->key_bodies.size());
+  rules.is_foot = is_foot_.data(), rules.fall_height = character_->fall_height.data();
+  return rules;
 }
 
 void BatchEnv::refresh_observation(int env) {
@@ -155,11 +155,16 @@ void BatchEnv::fill_history_from_clip(int env, int clip, float time) {
                             &disc_windows_[env * features * settings_.discriminator_frames]);
 }
 
+RootState BatchEnv::clip_state(int clip, float time, CharacterState& out) const {
+  library_->state(clip, time, out);
+  RootState root = out.root();
+  root.pos.head<2>().setZero();
+  return root;
+}
+
 void BatchEnv::start_from_clip(int env, int clip, float time, Window window) {
   CharacterState state(*character_);
-  library_->state(clip, time, state);
-  RootState root = state.root();
-  root.pos.head<2>().setZero();
+  const RootState root = clip_state(clip, time, state);
   simulator_->set_state(env, root, state.dof_pos, state.dof_vel);
   Episode& episode = episodes_[env];
   episode.step = 0, episode.grace = 0, episode.latent_left = settings_.latent_steps_max;
@@ -173,46 +178,29 @@ void BatchEnv::start_from_clip(int env, int clip, float time, Window window) {
 }
 
 void BatchEnv::reset_env(int env, CharacterState& scratch) {
-  Episode& episode = episodes_[env];
-  Rng& rng = episode.rng;
   const bool fell = terminated_[env] && !simulator_->state().diverged[env];
-  episode.step = 0, episode.grace = 0, episode.reference = -1;
-
-  if (fell && rng.uniform() < settings_.recover_in_place) {
-    episode.grace = settings_.recovery_grace;
-    draw_window(env);
-    return;
-  }
-  if (!fallen_.empty() && rng.uniform() < settings_.reset_fallen) {
-    const FallenState& fallen = fallen_[rng.below(static_cast<int>(fallen_.size()))];
-    simulator_->set_state(env, fallen.root, fallen.dof_pos, fallen.dof_vel);
-    episode.grace = settings_.recovery_grace;
-    draw_window(env);
-    fill_history(env);
-  } else if (rng.uniform() < settings_.reset_from_clip) {
-    const int clip = library_->sample_clip(rng);
-    const float length = library_->clip(clip).length(), time = snap_to_moment(rng.uniform() * length, dt_);
-    library_->state(clip, time, scratch);
-    RootState root = scratch.root();
-    root.pos.head<2>().setZero();
-    simulator_->set_state(env, root, scratch.dof_pos, scratch.dof_vel);
-    draw_window(env);
-    if (rng.uniform() < settings_.latent_of_start) {
-      // a window of this clip that holds the moment started from
-      const float span = static_cast<float>(settings_.encoder_frames - 1) * dt_;
-      const float earliest = std::max(time, std::min(length, span)), latest = std::min(length, time + span);
-      windows_[env] = {clip, snap_to_moment(rng.uniform(earliest, std::max(earliest, latest)), dt_)};
-      // no less than a step of the clip must be left
-      const int64_t moment = moments_.moment({clip, time});
-      if (rng.uniform() < follow_share_ && moment + kMomentsPerStep <= moments_.last_of(clip))
-        episode.reference = moment, episode.latent_left = settings_.episode_steps;
+  const Reset reset = rules().draw_reset(episodes_[env], fell, windows_[env]);
+  window_changed_[env] = 1;
+  switch (reset.to) {
+    case Reset::To::kGoOn:
+      return;
+    case Reset::To::kFallen: {
+      const FallenState& fallen = fallen_[reset.fallen];
+      simulator_->set_state(env, fallen.root, fallen.dof_pos, fallen.dof_vel);
+      fill_history(env);
+      break;
     }
-    fill_history_from_clip(env, clip, time);
-  } else {
-    scratch = default_state(*character_);
-    simulator_->set_state(env, scratch.root(), scratch.dof_pos, scratch.dof_vel);
-    draw_window(env);
-    fill_history(env);
+    case Reset::To::kClip: {
+      const RootState root = clip_state(reset.clip, reset.time, scratch);
+      simulator_->set_state(env, root, scratch.dof_pos, scratch.dof_vel);
+      fill_history_from_clip(env, reset.clip, reset.time);
+      break;
+    }
+    case Reset::To::kStand:
+      scratch = default_state(*character_);
+      simulator_->set_state(env, scratch.root(), scratch.dof_pos, scratch.dof_vel);
+      fill_history(env);
+      break;
   }
   refresh_observation(env);
 }
@@ -220,53 +208,6 @@ void BatchEnv::reset_env(int env, CharacterState& scratch) {
 void BatchEnv::reset_all() {
   std::ranges::fill(terminated_, uint8_t{0});
   pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) { reset_env(env, scratch_[worker]); });
-}
-
-bool BatchEnv::clip_is_over(const Episode& episode) const {
-  return episode.reference >= 0 && episode.reference == moments_.last_of(moments_.clip_of(episode.reference));
-}
-
-bool BatchEnv::has_fallen(int env) const {
-  // contacts settle in the first step
-  return episodes_[env].step > 1 && touches_while_low(*character_, simulator_->state(), env);
-}
-
-// A product of the terms of Peng et al. 2018 (DeepMimic), over motion features: a sum would pay for standing still in a
-// clip of walking. Of two columns of a rotation matrix the squared difference is about 4/3 of the squared angle.
-float BatchEnv::follow(int env) {
-  Episode& episode = episodes_[env];
-  if (episode.reference < 0) return -1.0f;
-  const size_t features = moments_.num_features();
-  const float* state = &disc_windows_[env * features * settings_.discriminator_frames];
-  struct Term {
-    size_t count;
-    float weight;
-  };
-  const Term terms[] = {{1, 20.0f},                                           // root height, m²
-                        {6, 1.5f},                                            // root tilt
-                        {3, 1.0f},                                            // root velocity, (m/s)²
-                        {3, 0.1f},                                            // root angular velocity, (rad/s)²
-                        {6 * character_->joints.size(), 0.3f},                // joint rotations
-                        {static_cast<size_t>(character_->num_dofs), 0.002f},  // joint velocities, (rad/s)²
-                        {3 * character_->key_bodies.size(), 3.0f}};           // key bodies, m²
-  const int64_t last = moments_.last_of(moments_.clip_of(episode.reference));
-  float best = std::numeric_limits<float>::infinity();
-  int64_t best_moment = episode.reference;
-  for (const int advance : {kMomentsPerStep, kMomentsPerStep / 2, 3 * kMomentsPerStep / 4, 5 * kMomentsPerStep / 4,
-                            3 * kMomentsPerStep / 2}) {
-    const int64_t moment = std::min(last, episode.reference + advance);
-    const float *x = state, *y = moments_.row(moment);
-    float error = 0.0f;
-    for (const Term& term : terms) {
-      float squared = 0.0f;
-      for (size_t i = 0; i < term.count; ++i) squared += (x[i] - y[i]) * (x[i] - y[i]);
-      error += term.weight * squared;
-      x += term.count, y += term.count;
-    }
-    if (error < best) best = error, best_moment = moment;
-  }
-  episode.reference = best_moment;
-  return std::exp(-best);
 }
 
 void BatchEnv::step(std::span<const float> actions) {
@@ -282,24 +223,19 @@ void BatchEnv::step(std::span<const float> actions) {
 
   const size_t features = character_->motion_feature_size();
   const size_t window_size = features * settings_.discriminator_frames;
+  const EpisodeRules episode_rules = rules();
   pool_->parallel_for(num_envs_, kGrain, [&](int env, int) {
-    Episode& episode = episodes_[env];
-    ++episode.step;
-    --episode.latent_left;
-
     // discriminator window: newest first
     float* window = &disc_windows_[env * window_size];
     std::memmove(window + features, window, (window_size - features) * sizeof(float));
     write_motion_features(*character_, simulator_->state().view(env), window);
     refresh_observation(env);
 
-    // ends; an environment put back by the simulator counts as fallen
-    const bool diverged = simulator_->state().diverged[env];
-    tracking_[env] = diverged ? -1.0f : follow(env);
-    const bool strayed = tracking_[env] >= 0.0f && tracking_[env] < settings_.follow_limit;
-    terminated_[env] = diverged || strayed || (episode.grace == 0 && has_fallen(env));
-    truncated_[env] = !terminated_[env] && (episode.step >= settings_.episode_steps || clip_is_over(episode));
-    if (episode.grace > 0) --episode.grace;
+    const BatchState& state = simulator_->state();
+    const size_t row = 3 * static_cast<size_t>(env) * state.num_bodies;
+    const StepEnd end = episode_rules.end_step(episodes_[env], state.diverged[env], window, &state.contact_force[row],
+                                               &state.body_pos[row]);
+    tracking_[env] = end.tracking, terminated_[env] = end.fell, truncated_[env] = end.out_of_time;
   });
 
   for (int env = 0; env < num_envs_; ++env) {
@@ -317,7 +253,8 @@ void BatchEnv::reset_finished() {
     if (terminated_[env] || truncated_[env]) {
       reset_env(env, scratch_[worker]);
     } else if (!hold_windows_ && episodes_[env].latent_left <= 0) {
-      draw_window(env);
+      windows_[env] = rules().draw_window(episodes_[env]);
+      window_changed_[env] = 1;
     }
   });
 }

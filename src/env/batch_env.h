@@ -17,45 +17,15 @@
 
 #include "base/rng.h"
 #include "base/threads.h"
+#include "env/episode.h"
 #include "env/moment_table.h"
 #include "sim/simulator.h"
 
 namespace calm {
 
-struct EnvSettings {
-  int episode_steps = 300;        // control steps until a time-out
-  float reset_from_clip = 0.5f;   // share of resets to a random clip state; the rest start standing
-  float reset_fallen = 0.1f;      // share of all resets that start from the bank of fallen states
-  float recover_in_place = 0.2f;  // share of falls after which the episode goes on from where it lies
-  int recovery_grace = 60;        // control steps of a recovery episode in which a fall does not end it
-  int fallen_bank = 256;          // states in the bank
-  int fallen_settle_steps = 150;  // control steps a bank state falls and settles for
-  int latent_steps_min = 10;      // a latent is held for a random number of control steps in
-  int latent_steps_max = 150;     // [min, max]
-  float latent_of_start = 0.0f;   // share of clip resets whose first latent is of the clip and time started from
-  float follow_limit = 0.0f;      // > 0: a following episode ends as a fall where its tracking score is below this
-  int discriminator_frames = 10;  // consecutive control steps, newest first
-  int encoder_frames = 60;        // 2 s
-};
-
-template <class Visitor>
-void visit(Visitor& v, EnvSettings& s) {
-  v("episode_steps", s.episode_steps);
-  v("reset_from_clip", s.reset_from_clip);
-  v("reset_fallen", s.reset_fallen);
-  v("recover_in_place", s.recover_in_place);
-  v("recovery_grace", s.recovery_grace);
-  v("fallen_bank", s.fallen_bank);
-  v("fallen_settle_steps", s.fallen_settle_steps);
-  v("latent_steps_min", s.latent_steps_min);
-  v("latent_steps_max", s.latent_steps_max);
-  v("latent_of_start", s.latent_of_start);
-  v("follow_limit", s.follow_limit);
-  v("discriminator_frames", s.discriminator_frames);
-  v("encoder_frames", s.encoder_frames);
-}
-
 class BatchEnv {
+  friend class CudaEnv;  // goes on from its state on a GPU, and hands it back
+
  public:
   // All references must outlive the environment. seed: of all random streams.
   BatchEnv(const Character& character, const MotionLibrary& library, Simulator& simulator, ThreadPool& pool,
@@ -100,28 +70,20 @@ class BatchEnv {
   std::string save() const;
   void restore(const std::string& saved);  // Error if it does not fit
 
+  EpisodeRules rules() const;  // valid for this object's life, but for the follow share
+
   // For evaluation: puts one environment into a clip state with a window of choice, or keeps it from ever changing.
   void start_from_clip(int env, int clip, float time, Window window);
   void hold_windows(bool hold) { hold_windows_ = hold; }
 
  private:
-  struct Episode {
-    int step = 0;            // control steps since the start
-    int grace = 0;           // steps left in which a fall does not end the episode
-    int latent_left = 0;     // steps until the next latent
-    int64_t reference = -1;  // moment of the clip that the episode follows; -1: it follows none
-    Rng rng;
-  };
-
   void make_fallen_bank(uint64_t seed);
+  // The root over the origin; `out` gets the rest.
+  RootState clip_state(int clip, float time, CharacterState& out) const;
   void reset_env(int env, CharacterState& scratch);
-  void draw_window(int env);
   void refresh_observation(int env);
   void fill_history(int env);                                  // every frame as the newest
   void fill_history_from_clip(int env, int clip, float time);  // frames as the clip had them
-  bool has_fallen(int env) const;
-  bool clip_is_over(const Episode& episode) const;
-  float follow(int env);  // advances the clip's time; the tracking score
 
   const Character* character_;
   const MotionLibrary* library_;
@@ -131,6 +93,7 @@ class BatchEnv {
   int num_envs_;
   float dt_;
   MomentTable moments_;
+  std::vector<uint8_t> is_foot_;  // (bodies)
   float follow_share_ = 1.0f;
   bool hold_windows_ = false;
 

@@ -6,25 +6,23 @@
 #include <cstdint>
 #include <vector>
 
+#include "env/episode.h"
 #include "motion/library.h"
 
 namespace calm {
-
-inline constexpr int kMomentsPerStep = 8;
-
-// Time snapped down to the grid.
-float snap_to_moment(float time, float dt);
 
 class MomentTable {
  public:
   // dt: of a control step, s.
   MomentTable(const MotionLibrary& library, float dt);
 
+  Moments view() const { return {grid_, num_features_, first_.data(), clip_of_.data(), features_.data()}; }
+
   int64_t num_moments() const { return static_cast<int64_t>(clip_of_.size()); }
   int num_features() const { return num_features_; }
 
   // Moment of a window's newest frame; the clip's first or last if it lies outside.
-  int64_t moment(const Window& window) const;
+  int64_t moment(const Window& window) const { return view().at(window); }
   int clip_of(int64_t moment) const { return clip_of_[static_cast<size_t>(moment)]; }
   int64_t first_of(int clip) const { return first_[static_cast<size_t>(clip)]; }
   int64_t last_of(int clip) const { return first_[static_cast<size_t>(clip) + 1] - 1; }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "character/state.h"
+#include "features/feature_rows.h"
 
 namespace calm {
 
@@ -18,5 +19,7 @@ void write_observation_global_root(const Character& character, const CharacterSt
 // velocity in the heading frame (3 + 3), joint rotations (6 each), joint velocities, key-body positions relative to
 // the root in the heading frame (3 each). out: (character.motion_feature_size()).
 void write_motion_features(const Character& character, const CharacterStateView& state, float* out);
+
+FeatureJoint feature_joint(const Joint& joint);
 
 }  // namespace calm

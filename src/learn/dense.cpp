@@ -44,7 +44,7 @@ struct Operand {
 
 // out = a b, or out += a b. out's rows are contiguous.
 void multiply(Tensor out, const Tensor& a, const Tensor& b, bool accumulate) {
-  if (!out.is_cpu() || !alone || !one_dnn()) {
+  if (!alone || !one_dnn()) {
     if (accumulate)
       out.addmm_(a, b);
     else
@@ -60,11 +60,6 @@ void multiply(Tensor out, const Tensor& a, const Tensor& b, bool accumulate) {
 }
 
 void add_bias(Tensor y, const Tensor& bias, bool relu) {
-  if (!y.is_cpu()) {
-    y.add_(bias);
-    if (relu) y.relu_();
-    return;
-  }
   const int64_t rows = y.size(0), columns = y.size(1);
   const float* b = bias.data_ptr<float>();
   float* row = y.data_ptr<float>();
@@ -77,12 +72,6 @@ void add_bias(Tensor y, const Tensor& bias, bool relu) {
 
 // The gradient before ReLU, into `out`, and its sum over rows, added to `bias`.
 void backward_through_bias(Tensor out, const Tensor& grad, const Tensor& y, bool relu, Tensor bias) {
-  if (!grad.is_cpu()) {
-    out.copy_(grad);
-    if (relu) out.mul_(y > 0);
-    bias.add_(out.sum(0));
-    return;
-  }
   const int64_t rows = grad.size(0), columns = grad.size(1);
   const float *g = grad.data_ptr<float>(), *on = y.data_ptr<float>();
   float *o = out.data_ptr<float>(), *sum = bias.data_ptr<float>();
@@ -175,12 +164,18 @@ struct Gram : Function<Gram> {
 
 torch::Tensor dense(const torch::Tensor& x, const torch::Tensor& s, const torch::Tensor& weight,
                     const torch::Tensor& bias, bool relu) {
+  if (!x.is_cpu()) {  // LibTorch's own: fewer kernels
+    const auto y = torch::linear(s.defined() ? torch::cat({x, s}, 1) : x, weight, bias);
+    return relu ? torch::relu(y) : y;
+  }
   return Dense::apply(x, s.defined() ? s : torch::empty({x.size(0), 0}, x.options()), weight, bias, relu);
 }
 
-torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b) { return Product::apply(a, b); }
+torch::Tensor product(const torch::Tensor& a, const torch::Tensor& b) {
+  return a.is_cpu() ? Product::apply(a, b) : torch::mm(a, b);
+}
 
-torch::Tensor gram(const torch::Tensor& w) { return Gram::apply(w); }
+torch::Tensor gram(const torch::Tensor& w) { return w.is_cpu() ? Gram::apply(w) : torch::mm(w, w.t()); }
 
 // Where OpenBLAS has a pool of its own, that pool gets the threads and LibTorch's OpenMP none: two pools spin against
 // each other and halve the speed.

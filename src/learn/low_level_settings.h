@@ -63,7 +63,7 @@ struct RewardSettings {
 
 struct LowLevelSettings {
   std::string character = "assets/characters/human.xml";
-  std::string backend = "simd";  // of make_simulator
+  std::string backend = "auto";  // of make_simulator, or auto: cuda where learning has a GPU, else simd
   std::string device = "auto";   // auto, cpu, cuda
   int seed = 1;
   int threads = 0;       // 0: all cores

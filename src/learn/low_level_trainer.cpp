@@ -24,6 +24,9 @@
 
 #include "base/error.h"
 #include "base/settings.h"
+#ifdef CALM_WITH_CUDA
+#include "env/cuda/cuda_env.h"
+#endif
 #include "features/features.h"
 #include "learn/dense.h"
 #include "learn/losses.h"
@@ -43,6 +46,11 @@ torch::Device choose_device(const std::string& name) {
   return torch::kCUDA;
 }
 
+bool has_backend(const char* name) {
+  const auto all = available_backends();
+  return std::ranges::find(all, name) != all.end();
+}
+
 torch::Tensor normalise_rows(const torch::Tensor& x) { return x / x.norm(2, 1, true).clamp_min(1e-8f); }
 
 std::vector<int> mlp_sizes(int input, std::vector<int> hidden, int output) {
@@ -57,6 +65,26 @@ Tensor to_runtime(const torch::Tensor& t) {
   out.shape.assign(cpu.sizes().begin(), cpu.sizes().end());
   out.data.assign(cpu.data_ptr<float>(), cpu.data_ptr<float>() + cpu.numel());
   return out;
+}
+
+// Makes a network's parameters, and their gradients, parts of one tensor each, which the optimiser then steps at once.
+torch::Tensor flatten(const torch::nn::Module& net) {
+  const torch::NoGradGuard no_grad;
+  auto parameters = net.parameters();
+  int64_t count = 0, at = 0;
+  for (const auto& parameter : parameters) count += parameter.numel();
+  auto flat = torch::empty({count}, parameters.front().options().requires_grad(false));
+  auto gradient = torch::zeros_like(flat);
+  for (auto& parameter : parameters) {
+    const auto part = flat.narrow(0, at, parameter.numel()).view(parameter.sizes());
+    part.copy_(parameter);
+    parameter.set_data(part);
+    parameter.mutable_grad() = gradient.narrow(0, at, parameter.numel()).view(parameter.sizes());
+    at += parameter.numel();
+  }
+  flat.requires_grad_();
+  flat.mutable_grad() = gradient;
+  return flat;
 }
 
 torch::Tensor bytes_to_tensor(const std::string& bytes) {
@@ -161,9 +189,17 @@ struct LowLevelTrainer::Impl {
     torch::Tensor table;  // (moments, f) normalised
   };
 
+#ifdef CALM_WITH_CUDA
+  bool on_gpu() const { return cuda_env != nullptr; }
+  BatchEnv::Counts counts() const { return cuda_env ? cuda_env->counts() : env->counts(); }
+#else
+  bool on_gpu() const { return false; }
+  BatchEnv::Counts counts() const { return env->counts(); }
+#endif
   void warm_start();
   void refresh_behaviour();
   Rollout rollout();
+  Rollout rollout_on_gpu();
   void rewards_and_returns();
   void update();
   void update_normalisers();
@@ -183,6 +219,12 @@ struct LowLevelTrainer::Impl {
     parts.losses += p.losses, parts.optimiser += p.optimiser;
   }
 
+  // Random numbers of the update, on the learner's device. A processor's are the same on every machine; a GPU draws its
+  // own, seeded anew in each iteration.
+  torch::Tensor draw_below(int64_t count, int64_t n);  // (count) int64 in [0, n)
+  torch::Tensor draw_uniform(int64_t count);           // (count) in [0, 1)
+  torch::Tensor draw_order(int64_t count);             // (count) int64, a permutation
+
   struct ClipBatch {
     torch::Tensor features;       // (n, frames f) normalised discriminator windows
     torch::Tensor moments, near;  // (n) int64 encoder windows they lie in, and ones at most half a second apart
@@ -194,9 +236,15 @@ struct LowLevelTrainer::Impl {
   const Character& character;
   const MotionLibrary& library;
   torch::Device device;
+  std::string backend;
   ThreadPool pool;
   std::unique_ptr<Simulator> simulator;
   std::unique_ptr<BatchEnv> env;
+#ifdef CALM_WITH_CUDA
+  std::unique_ptr<CudaEnv> cuda_env;  // where simulation and learning share a GPU; `env` then only saves and restores
+  torch::Tensor latent_moments;       // (N) int64 of the latents in force
+#endif
+  int clip_batches = 0;  // drawn in this iteration
   const MomentTable& clip_moments;
   MotionTable table;
   torch::Tensor table_normalised;
@@ -204,6 +252,7 @@ struct LowLevelTrainer::Impl {
   std::shared_ptr<StyledNet> actor, discriminator;
   std::shared_ptr<MlpNet> critic, encoder;
   std::unique_ptr<Behaviour> behaviour;
+  std::array<torch::Tensor, 4> flat;  // parameters of actor, critic, discriminator, encoder
   std::unique_ptr<torch::optim::Adam> optimiser;
   Normaliser obs_norm, feature_norm, value_norm;
   float actor_rate;
@@ -226,8 +275,11 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
       character(c),
       library(l),
       device(choose_device(s.device)),
+      backend(s.backend != "auto"                       ? s.backend
+              : device.is_cuda() && has_backend("cuda") ? "cuda"
+                                                        : "simd"),
       pool(rollout_threads(s)),
-      simulator(make_simulator(s.backend, c, s.physics, s.num_envs, pool)),
+      simulator(make_simulator(backend, c, s.physics, s.num_envs, pool)),
       env(std::make_unique<BatchEnv>(c, l, *simulator, pool, s.env, s.physics, static_cast<uint64_t>(s.seed))),
       clip_moments(env->moments()),
       table(clip_moments, device),
@@ -274,17 +326,15 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
         static_cast<torch::nn::Module*>(behaviour->encoder.get())})
     module->to(device);
 
+  flat = {flatten(*actor), flatten(*critic), flatten(*discriminator), flatten(*encoder)};
+
   // one optimiser, a group a network so that their rates can differ
   const UpdateSettings& u = s.update;
   std::vector<torch::optim::OptimizerParamGroup> groups;
-  const auto add_group = [&](const torch::nn::Module& net, float factor) {
-    auto options = std::make_unique<torch::optim::AdamOptions>(u.learning_rate * factor);
-    groups.emplace_back(net.parameters(), std::move(options));
-  };
-  add_group(*actor, u.actor_rate);
-  add_group(*critic, u.critic_rate);
-  add_group(*discriminator, u.discriminator_rate);
-  add_group(*encoder, u.encoder_rate);
+  const std::array<float, 4> rates = {u.actor_rate, u.critic_rate, u.discriminator_rate, u.encoder_rate};
+  for (size_t i = 0; i < flat.size(); ++i)
+    groups.emplace_back(std::vector<torch::Tensor>{flat[i]},
+                        std::make_unique<torch::optim::AdamOptions>(u.learning_rate * rates[i]));
   optimiser = std::make_unique<torch::optim::Adam>(groups, torch::optim::AdamOptions(u.learning_rate));
 
   // normalisers start from the clips, not from nothing: features from every moment, observations from drawn states
@@ -292,7 +342,7 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
   CharacterState state(c);
   auto clip_obs = torch::empty({4096, o});
   for (int i = 0; i < 4096; ++i) {
-    const int clip = library.sample_clip(rng);
+    const int clip = library.sampler().sample_clip(rng);
     library.state(clip, rng.uniform() * library.clip(clip).length(), state);
     write_observation(c, state.view(), clip_obs[i].data_ptr<float>());
   }
@@ -301,6 +351,11 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
   replay_windows = torch::empty({u.replay_size, f * s.env.discriminator_frames}, device);
   replay_moments = torch::zeros({u.replay_size}, torch::TensorOptions(torch::kInt64).device(device));
   env->reset_all();
+#ifdef CALM_WITH_CUDA
+  if (auto* gpu = dynamic_cast<CudaSimulator*>(simulator.get()); gpu && device.is_cuda())
+    cuda_env = std::make_unique<CudaEnv>(*env, *gpu, exploration);
+#endif
+  if (device.is_cuda()) at::globalContext().setAllowTF32CuBLAS(true);  // ten bits of mantissa are enough to learn from
 }
 
 torch::Tensor LowLevelTrainer::Impl::encode(const MlpNet& net, const torch::Tensor& normalised,
@@ -340,9 +395,7 @@ void LowLevelTrainer::Impl::warm_start() {
   table_normalised = feature_norm.normalise(table.features());
   const auto obs_normalised = obs_norm.normalise(obs.to(device));
   targets = targets.to(device);
-  std::vector<torch::Tensor> parameters = actor->parameters();
-  for (const auto& parameter : encoder->parameters()) parameters.push_back(parameter);
-  torch::optim::Adam adam(parameters, torch::optim::AdamOptions(w.learning_rate));
+  torch::optim::Adam adam(std::vector<torch::Tensor>{flat[0], flat[3]}, torch::optim::AdamOptions(w.learning_rate));
   const int64_t span = static_cast<int64_t>(settings.env.encoder_frames - 1) * kMomentsPerStep;
   std::vector<int64_t> now(w.minibatch), newest(w.minibatch);
   auto noise = torch::empty({w.minibatch, O});
@@ -361,7 +414,7 @@ void LowLevelTrainer::Impl::warm_start() {
         (mean - targets.index_select(0, index)).square().sum(1).mean() +
         settings.update.encoder_weight * settings.update.uniformity_weight *
             uniformity_loss(z.narrow(0, 0, std::min<int64_t>(w.minibatch, 256)));  // grows with its square
-    adam.zero_grad();
+    for (auto& parameters : flat) parameters.mutable_grad().zero_();
     loss.backward();
     adam.step();
   }
@@ -473,6 +526,108 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
   return out;
 }
 
+// The same where nothing leaves the GPU but how many latents have changed in a step.
+LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout_on_gpu() {
+#ifdef CALM_WITH_CUDA
+  const torch::NoGradGuard no_grad;
+  Rollout out;
+  TrainParts& spent = rollout_parts;
+  spent = {};
+  const int64_t T = settings.horizon, N = settings.num_envs, O = character.observation_size(), A = character.num_dofs;
+  const int64_t K = static_cast<int64_t>(settings.env.discriminator_frames) * character.motion_feature_size();
+  const auto floats = torch::TensorOptions(torch::kFloat32).device(device), longs = floats.dtype(torch::kInt64);
+  out.obs = torch::empty({T * N, O}, floats), out.actions = torch::empty({T * N, A}, floats);
+  out.means = torch::empty({T * N, A}, floats), out.mask = torch::empty({T * N}, floats);
+  out.windows = torch::empty({T * N, K}, floats), out.window_id = torch::empty({T * N}, longs);
+  out.dones = torch::empty({T * N}, floats), out.falls = torch::empty({T * N}, floats);
+  out.tracking = torch::empty({T * N}, floats);
+  const auto after = torch::empty({N, O}, floats), changed = torch::empty({N}, floats.dtype(torch::kUInt8));
+  const auto observations = torch::from_blob(const_cast<float*>(cuda_env->observations()), {N, O}, floats);
+  if (!latent_moments.defined()) latent_moments = torch::tensor(cuda_env->window_moments()).to(device);
+
+  // every latent in force is encoded anew, as the encoder has changed since
+  std::vector<torch::Tensor> moments = {latent_moments.clone()}, end_row, end_obs;
+  const auto style_of = [&](const torch::Tensor& fresh) {
+    return behaviour->actor->embed(encode(*behaviour->encoder, behaviour->table, fresh));
+  };
+  auto styles = style_of(latent_moments);
+  const auto current = torch::arange(N, longs);
+  int64_t known = N;
+
+  const float sigma = std::exp(settings.network.log_sigma);
+  auto elapsed = [start = now_s()]() mutable {
+    CudaSimulator::wait();
+    const double before = std::exchange(start, now_s());
+    return start - before;
+  };
+  for (int64_t t = 0; t < T; ++t) {
+    const auto row = [&](torch::Tensor& rows) { return rows.narrow(0, t * N, N); };
+    row(out.obs).copy_(observations);
+    row(out.window_id).copy_(current);
+    row(out.means).copy_(
+        behaviour->actor->forward_styled(behaviour->obs_norm.normalise(observations), styles.index_select(0, current)));
+    const auto actions = row(out.actions);
+    cuda_env->explore(row(out.means).data_ptr<float>(), sigma, actions.data_ptr<float>(),
+                      row(out.mask).data_ptr<float>());
+    spent.inference += elapsed();
+
+    const env_kernels::StepRows rows = {row(out.windows).data_ptr<float>(),  after.data_ptr<float>(),
+                                        row(out.tracking).data_ptr<float>(), row(out.falls).data_ptr<float>(),
+                                        row(out.dones).data_ptr<float>(),    changed.data_ptr<uint8_t>(),
+                                        latent_moments.data_ptr<int64_t>()};
+    cuda_env->simulate(actions.data_ptr<float>());
+    spent.physics += elapsed();
+    cuda_env->observe(rows);
+    cuda_env->reset(rows);
+    spent.features += elapsed();
+
+    // new latents; the state before a reset or change is kept for the value after the step
+    const auto ended = torch::nonzero(changed).squeeze(1);
+    if (const int64_t fresh = ended.size(0); fresh > 0) {
+      end_row.push_back(ended + t * N);
+      end_obs.push_back(after.index_select(0, ended));
+      moments.push_back(latent_moments.index_select(0, ended));
+      current.index_copy_(0, ended, torch::arange(known, known + fresh, longs));
+      known += fresh;
+      styles = torch::cat({styles, style_of(moments.back())});
+    }
+    spent.inference += elapsed();
+  }
+  out.moments = torch::cat(moments);
+  out.end_row = end_row.empty() ? torch::empty({0}, longs) : torch::cat(end_row);
+  out.end_obs = end_obs.empty() ? torch::empty({0, O}, floats) : torch::cat(end_obs);
+  out.last_obs = observations.clone();
+  out.neglogp = neg_log_prob(out.actions, out.means, settings.network.log_sigma);
+  return out;
+#else
+  fail("training: this build has no CUDA");
+#endif
+}
+
+torch::Tensor LowLevelTrainer::Impl::draw_below(int64_t count, int64_t n) {
+  if (device.is_cuda()) return torch::randint(n, {count}, torch::TensorOptions(torch::kInt64).device(device));
+  auto out = torch::empty({count}, torch::kInt64);
+  auto* numbers = out.data_ptr<int64_t>();
+  for (int64_t i = 0; i < count; ++i) numbers[i] = rng.below(static_cast<int>(n));
+  return out;
+}
+
+torch::Tensor LowLevelTrainer::Impl::draw_uniform(int64_t count) {
+  if (device.is_cuda()) return torch::rand({count}, torch::TensorOptions(device));
+  auto out = torch::empty({count}, torch::kFloat32);
+  auto* numbers = out.data_ptr<float>();
+  for (int64_t i = 0; i < count; ++i) numbers[i] = rng.uniform();
+  return out;
+}
+
+torch::Tensor LowLevelTrainer::Impl::draw_order(int64_t count) {
+  if (device.is_cuda()) return torch::randperm(count, torch::TensorOptions(torch::kInt64).device(device));
+  auto out = torch::arange(count, torch::kInt64);
+  auto* numbers = out.data_ptr<int64_t>();
+  for (int64_t i = count - 1; i > 0; --i) std::swap(numbers[i], numbers[rng.below(static_cast<int>(i + 1))]);
+  return out;
+}
+
 void LowLevelTrainer::Impl::rewards_and_returns() {
   const torch::NoGradGuard no_grad;
   const double start = now_s();
@@ -485,7 +640,7 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   // as it is now, not as it was: otherwise half of the samples are clipped before the first step, and nothing is learnt
   // from them (Hilton et al. 2021, proximal policy apart from behaviour policy; the importance weight between the two,
   // near one, is left out).
-  if (settings.overlap) {
+  if (settings.overlap && !on_gpu()) {
     data.means = actor->forward_styled(data.normalised_obs, actor->embed(z_table).index_select(0, data.window_id));
     data.neglogp = neg_log_prob(data.actions, data.means, settings.network.log_sigma);
   }
@@ -493,8 +648,9 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   // reward: how real the discriminator finds the window under the latent in force
   const auto styles = discriminator->embed(z_table).index_select(0, data.window_id);
   std::vector<torch::Tensor> logits;
-  for (int64_t begin = 0; begin < T * N; begin += kDenseBlock) {
-    const int64_t rows = std::min(kDenseBlock, T * N - begin);
+  const int64_t block = device.is_cpu() ? kDenseBlock : N;
+  for (int64_t begin = 0; begin < T * N; begin += block) {
+    const int64_t rows = std::min(block, T * N - begin);
     logits.push_back(discriminator->forward_styled(normalised_windows(data.windows.narrow(0, begin, rows)),
                                                    styles.narrow(0, begin, rows)));
   }
@@ -538,23 +694,30 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
 }
 
 LowLevelTrainer::Impl::ClipBatch LowLevelTrainer::Impl::draw_clip_batch(int n) {
-  const float dt = 1.0f / settings.physics.control_rate;
-  const int frames = settings.env.encoder_frames;
-  std::vector<int64_t> newest(n), moments(n), near(n), other(n, -1);
+  const auto longs = torch::TensorOptions(torch::kInt64).device(device);
+  auto newest = torch::empty({n}, longs);
+  ClipBatch batch;
+  batch.moments = torch::empty({n}, longs), batch.near = torch::empty({n}, longs),
+  batch.other = torch::empty({n}, longs);
+  const float apart = settings.update.alignment_seconds;
+  int64_t *out_newest = newest.data_ptr<int64_t>(), *moments = batch.moments.data_ptr<int64_t>();
+  int64_t *near = batch.near.data_ptr<int64_t>(), *other = batch.other.data_ptr<int64_t>();
+#ifdef CALM_WITH_CUDA
+  if (cuda_env) {
+    const uint64_t stream = (static_cast<uint64_t>(iteration) << 40) + (static_cast<uint64_t>(clip_batches++) << 24);
+    cuda_env->draw_clip_rows(apart, static_cast<uint64_t>(settings.seed) ^ 0xc11bull, stream, n, out_newest, moments,
+                             near, other);
+    batch.features = table.gather(table_normalised, newest, settings.env.discriminator_frames);
+    return batch;
+  }
+#endif
+  std::vector<int64_t> rows(4 * static_cast<size_t>(n));
+  if (device.is_cuda()) out_newest = rows.data(), moments = out_newest + n, near = moments + n, other = near + n;
+  const EpisodeRules rules = env->rules();
   std::vector<int> clips(n);
   for (int i = 0; i < n; ++i) {
-    clips[i] = library.sample_clip(rng);
-    Window window = library.sample_encoder_window(clips[i], frames, dt, rng);
-    window.time = snap_to_moment(window.time, dt);
-    Window inside = library.sample_discriminator_window(window, frames, settings.env.discriminator_frames, dt, rng);
-    inside.time = snap_to_moment(inside.time, dt);
-    const float length = library.clip(clips[i]).length();
-    const float earliest = std::min(length, static_cast<float>(frames - 1) * dt);
-    const float apart = settings.update.alignment_seconds;
-    Window second = window;
-    second.time = snap_to_moment(std::clamp(window.time + rng.uniform(-apart, apart), earliest, length), dt);
-    newest[i] = clip_moments.moment(inside), moments[i] = clip_moments.moment(window),
-    near[i] = clip_moments.moment(second);
+    const ClipRow row = rules.draw_clip_row(apart, rng);
+    clips[i] = row.clip, out_newest[i] = row.newest, moments[i] = row.moment, near[i] = row.near, other[i] = -1;
   }
   // another motion: a row of the batch drawn from another clip
   if (library.num_clips() > 1)
@@ -563,10 +726,11 @@ LowLevelTrainer::Impl::ClipBatch LowLevelTrainer::Impl::draw_clip_batch(int n) {
         const int j = rng.below(n);
         if (clips[j] != clips[i]) other[i] = j;
       }
-  ClipBatch batch;
-  batch.features = table.gather(table_normalised, torch::tensor(newest).to(device), settings.env.discriminator_frames);
-  batch.moments = torch::tensor(moments).to(device), batch.near = torch::tensor(near).to(device);
-  batch.other = torch::tensor(other).to(device);
+  if (device.is_cuda()) {
+    const auto all = torch::tensor(rows).to(device).reshape({4, n});
+    newest = all[0], batch.moments = all[1], batch.near = all[2], batch.other = all[3];
+  }
+  batch.features = table.gather(table_normalised, newest, settings.env.discriminator_frames);
   return batch;
 }
 
@@ -575,20 +739,14 @@ void LowLevelTrainer::Impl::update() {
   const int64_t rows = data.obs.size(0), B = u.minibatch, D = u.discriminator_minibatch;
   const auto targets = value_norm.normalise(data.returns);
   double losses_s = 0.0, optimiser_s = 0.0;
-  std::map<std::string, double> sums;
-  int steps = 0;
-  double kl_last_pass = 0.0;
-  int kl_steps = 0;
-  const auto beside = all_threads(settings) > 1 ? std::launch::async : std::launch::deferred;
+  std::map<std::string, std::vector<torch::Tensor>> values;  // read once at the end: a GPU would be waited for
+  const bool beside = device.is_cpu() && all_threads(settings) > 1;
 
-  std::vector<int64_t> order(rows);
-  for (int64_t i = 0; i < rows; ++i) order[i] = i;
   for (int pass = 0; pass < u.passes; ++pass) {
-    for (int64_t i = rows - 1; i > 0; --i) std::swap(order[i], order[rng.below(static_cast<int>(i + 1))]);
+    const auto order = draw_order(rows);
     for (int64_t begin = 0; begin + B <= rows; begin += B) {
       double start = now_s();
-      const auto index =
-          torch::tensor(std::vector<int64_t>(order.begin() + begin, order.begin() + begin + B)).to(device);
+      const auto index = order.narrow(0, begin, B);
       const auto fake_index = index.narrow(0, 0, D);
 
       // latents: each distinct window of the rows once, and those of clips; with gradients, which the discriminator's
@@ -605,31 +763,31 @@ void LowLevelTrainer::Impl::update() {
 
       // discriminator: simulated and replayed windows, and clip windows with another motion's latent, against clips.
       // Latents come without gradients, so its losses share nothing with the others and run beside them.
-      std::vector<int64_t> picks(replay_count > 0 ? D : 0);
-      for (auto& pick : picks) pick = rng.below(static_cast<int>(replay_count));
+      const auto picks = draw_below(replay_count > 0 ? D : 0, std::max<int64_t>(replay_count, 1));
       torch::Tensor negatives = torch::empty({0}, torch::kInt64);  // rows of the clip batch
       if (u.negatives) negatives = torch::nonzero(clips.other >= 0).squeeze(1);
-      optimiser->zero_grad();
-      auto judged = std::async(beside, [&, fake_z = z.narrow(0, 0, D).detach(), clip_z = clip_z.detach()] {
-        set_math_threads(update_threads(settings));
-        std::vector<torch::Tensor> fake = {normalised_windows(data.windows.index_select(0, fake_index))};
-        std::vector<torch::Tensor> fake_latents = {fake_z};
-        if (!picks.empty()) {
-          const auto pick = torch::tensor(picks).to(device);
-          fake.push_back(normalised_windows(replay_windows.index_select(0, pick)));
-          const torch::NoGradGuard no_grad;
-          const auto windows = torch::_unique2(replay_moments.index_select(0, pick), true, true, false);
-          fake_latents.push_back(encode(std::get<0>(windows)).index_select(0, std::get<1>(windows)));
-        }
-        if (negatives.size(0) > 0) {
-          fake.push_back(clips.features.index_select(0, negatives));
-          fake_latents.push_back(clip_z.index_select(0, clips.other.index_select(0, negatives)));
-        }
-        auto losses = discriminator_losses(*discriminator, torch::cat(fake), torch::cat(fake_latents), clips.features,
-                                           clip_z, u.discriminator);
-        (u.discriminator_weight * losses.total).backward();
-        return losses;
-      });
+      for (auto& parameters : flat) parameters.mutable_grad().zero_();
+      auto judged =
+          std::async(beside ? std::launch::async : std::launch::deferred,
+                     [&, fake_z = z.narrow(0, 0, D).detach(), clip_z = clip_z.detach()] {
+                       set_math_threads(update_threads(settings));
+                       std::vector<torch::Tensor> fake = {normalised_windows(data.windows.index_select(0, fake_index))};
+                       std::vector<torch::Tensor> fake_latents = {fake_z};
+                       if (picks.size(0) > 0) {
+                         fake.push_back(normalised_windows(replay_windows.index_select(0, picks)));
+                         const torch::NoGradGuard no_grad;
+                         const auto windows = torch::_unique2(replay_moments.index_select(0, picks), true, true, false);
+                         fake_latents.push_back(encode(std::get<0>(windows)).index_select(0, std::get<1>(windows)));
+                       }
+                       if (negatives.size(0) > 0) {
+                         fake.push_back(clips.features.index_select(0, negatives));
+                         fake_latents.push_back(clip_z.index_select(0, clips.other.index_select(0, negatives)));
+                       }
+                       auto losses = discriminator_losses(*discriminator, torch::cat(fake), torch::cat(fake_latents),
+                                                          clips.features, clip_z, u.discriminator);
+                       (u.discriminator_weight * losses.total).backward();
+                       return losses;
+                     });
 
       // policy and value
       const auto obs = data.normalised_obs.index_select(0, index);
@@ -660,32 +818,29 @@ void LowLevelTrainer::Impl::update() {
 
       // what happened, for the curves
       const torch::NoGradGuard no_grad;
+      const auto add = [&values](const char* name, const torch::Tensor& of_step) {
+        values[name].push_back(of_step.detach());
+      };
       const double inverse_variance = std::exp(-2.0 * settings.network.log_sigma);
-      const double kl = 0.5 * inverse_variance * (mean - old_mean).square().sum(1).mean().item<double>();
-      if (pass == u.passes - 1) kl_last_pass += kl, ++kl_steps;
-      sums["kl"] += kl;
-      sums["actor_loss"] += actor_loss.item<double>();
-      sums["value_loss"] += value_loss.item<double>();
-      sums["bound_loss"] += bounds.item<double>();
-      sums["discriminator_loss"] += d.prediction.item<double>();
-      sums["gradient_penalty"] += d.gradient_penalty.item<double>();
-      sums["alignment"] += alignment.item<double>();
-      sums["uniformity"] += uniformity.item<double>();
+      const auto kl = 0.5 * inverse_variance * (mean - old_mean).square().sum(1).mean();
+      if (pass == u.passes - 1) add("kl_last_pass", kl);
+      add("kl", kl);
+      add("actor_loss", actor_loss), add("value_loss", value_loss), add("bound_loss", bounds);
+      add("discriminator_loss", d.prediction), add("gradient_penalty", d.gradient_penalty);
+      add("alignment", alignment), add("uniformity", uniformity);
       const auto below = (d.fake_logits < 0.0f).to(torch::kFloat32);
-      sums["accuracy_simulated"] += below.narrow(0, 0, D).mean().item<double>();
-      sums["accuracy_clips"] += (d.clip_logits > 0.0f).to(torch::kFloat32).mean().item<double>();
+      add("accuracy_simulated", below.narrow(0, 0, D).mean());
+      add("accuracy_clips", (d.clip_logits > 0.0f).to(torch::kFloat32).mean());
       if (negatives.size(0) > 0)
-        sums["accuracy_negatives"] +=
-            below.narrow(0, below.size(0) - negatives.size(0), negatives.size(0)).mean().item<double>();
-      ++steps;
+        add("accuracy_negatives", below.narrow(0, below.size(0) - negatives.size(0), negatives.size(0)).mean());
     }
   }
-  for (const auto& [name, sum] : sums) stats[name] = sum / steps;
+  for (const auto& [name, all] : values) stats[name] = torch::stack(all).mean().item<double>();
   parts.losses += losses_s, parts.optimiser += optimiser_s;
 
   // actor's rate by measured KL divergence
-  if (u.target_kl > 0.0f && kl_steps > 0) {
-    const double kl = kl_last_pass / kl_steps;
+  if (u.target_kl > 0.0f) {
+    const double kl = stats["kl_last_pass"];
     if (kl > 1.5 * u.target_kl) actor_rate = std::max(actor_rate / 1.3f, 1e-6f);
     if (kl < u.target_kl / 1.5) actor_rate = std::min(actor_rate * 1.3f, 1e-3f);
     static_cast<torch::optim::AdamOptions&>(optimiser->param_groups()[0].options()).lr(actor_rate);
@@ -699,28 +854,21 @@ void LowLevelTrainer::Impl::update_normalisers() {
   const int64_t rows = data.obs.size(0), f = feature_norm.mean().size(0);
   obs_norm.update(data.obs);
   feature_norm.update(data.windows.narrow(1, 0, f));  // newest frames
-  std::vector<int64_t> clip_rows(rows);
-  const auto moments = table.features().size(0);
-  for (auto& row : clip_rows) row = rng.below(static_cast<int>(moments));
-  feature_norm.update(table.features().index_select(0, torch::tensor(clip_rows).to(device)));
+  feature_norm.update(table.features().index_select(0, draw_below(rows, table.features().size(0))));
   value_norm.update(data.returns.unsqueeze(1));
   // values move with the discriminator: a long memory would hold them back
   value_norm.cap_count(20.0 * static_cast<double>(rows));
 
   // replay: everything until full, then a share, in random places
-  const int64_t capacity = replay_windows.size(0);
-  std::vector<int64_t> from, to;
-  for (int64_t row = 0; row < rows; ++row) {
-    const bool room = replay_count < capacity;
-    if (!room && rng.uniform() >= settings.update.replay_keep) continue;
-    from.push_back(row);
-    to.push_back(room ? replay_count++ : rng.below(static_cast<int>(capacity)));
-  }
-  if (!from.empty()) {
-    const auto from_t = torch::tensor(from).to(device), to_t = torch::tensor(to).to(device);
-    replay_windows.index_copy_(0, to_t, data.windows.index_select(0, from_t));
-    replay_moments.index_copy_(0, to_t, data.moments.index_select(0, data.window_id.index_select(0, from_t)));
-  }
+  const int64_t capacity = replay_windows.size(0), room = std::min(capacity - replay_count, rows);
+  const auto longs = torch::TensorOptions(torch::kInt64).device(device);
+  const auto kept = torch::nonzero(draw_uniform(rows - room) < settings.update.replay_keep).squeeze(1) + room;
+  const auto from = torch::cat({torch::arange(room, longs), kept});
+  const auto to =
+      torch::cat({torch::arange(replay_count, replay_count + room, longs), draw_below(kept.size(0), capacity)});
+  replay_count += room;
+  replay_windows.index_copy_(0, to, data.windows.index_select(0, from));
+  replay_moments.index_copy_(0, to, data.moments.index_select(0, data.window_id.index_select(0, from)));
 }
 
 std::vector<std::pair<std::string, torch::Tensor>> LowLevelTrainer::Impl::parameters() const {
@@ -744,18 +892,21 @@ const TrainParts& LowLevelTrainer::parts() const { return impl_->parts; }
 
 void LowLevelTrainer::iterate() {
   Impl& t = *impl_;
-  const auto before = t.env->counts();
+  const auto before = t.counts();
+  t.clip_batches = 0;
+  if (t.device.is_cuda()) torch::manual_seed((static_cast<uint64_t>(t.settings.seed) << 32) + t.iteration);
   if (t.iteration == 0 && t.settings.warm_start.steps > 0) t.warm_start();
   const bool first = !t.data.obs.defined();
   t.env->set_follow_share(follow_share(t.settings.reward, t.samples));
-  if (first || !t.settings.overlap) {
+  const bool overlap = t.settings.overlap && !t.on_gpu();  // a GPU has one queue
+  if (first || !overlap) {
     t.refresh_behaviour();
-    t.data = t.rollout();
+    t.data = t.on_gpu() ? t.rollout_on_gpu() : t.rollout();
   }
   // with overlap the next rollout is simulated while this one is learnt from
   std::future<Impl::Rollout> next;
   TrainParts first_parts = t.rollout_parts;
-  if (t.settings.overlap) {
+  if (overlap) {
     if (!first) first_parts = {};
     t.refresh_behaviour();
     next = std::async(std::launch::async, [&t] { return t.rollout(); });
@@ -773,7 +924,7 @@ void LowLevelTrainer::iterate() {
   t.samples += static_cast<double>(t.settings.horizon) * t.settings.num_envs;
   ++t.iteration;
 
-  const auto after = t.env->counts();
+  const auto after = t.counts();
   if (after.episodes > before.episodes) {
     const double episodes = static_cast<double>(after.episodes - before.episodes);
     t.stats["episode_steps"] = static_cast<double>(after.episode_steps - before.episode_steps) / episodes;
@@ -846,12 +997,15 @@ std::string LowLevelTrainer::save() const {
       write_norm("value_norm", t.value_norm);
   archive.write("replay_windows", t.replay_windows.narrow(0, 0, t.replay_count).clone());
   archive.write("replay_moments", t.replay_moments.narrow(0, 0, t.replay_count).clone());
+#ifdef CALM_WITH_CUDA
+  if (t.cuda_env) t.cuda_env->download();
+#endif
   archive.write("env", bytes_to_tensor(t.env->save()));
   std::vector<int64_t> streams;
   for (const auto& state : {t.rng.state(), t.rollout_rng.state()})
     for (const uint64_t word : {state.seed, state.stream, state.count}) streams.push_back(static_cast<int64_t>(word));
   archive.write("rng", torch::tensor(streams));
-  const bool waiting = t.settings.overlap && t.data.obs.defined();
+  const bool waiting = t.settings.overlap && !t.on_gpu() && t.data.obs.defined();
   archive.write("rollout_waits", torch::tensor(std::vector<int64_t>{waiting}));
   if (waiting)
     for (auto [name, tensor] : impl_->data.tensors()) archive.write(std::string("rollout.") + name, *tensor);
@@ -905,6 +1059,9 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     t.replay_moments.narrow(0, 0, t.replay_count).copy_(value);
     value = read("env");
     t.env->restore(tensor_to_bytes(value.to(torch::kCPU)));
+#ifdef CALM_WITH_CUDA
+    if (t.cuda_env) t.cuda_env->upload(), t.latent_moments = torch::Tensor();
+#endif
     value = read("rng");
     value = value.to(torch::kCPU);
     if (value.numel() != 6) fail("{}: is of another version of this program", where);

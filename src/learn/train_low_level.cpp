@@ -147,6 +147,8 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
   stop_requested = 0;
   const auto old_int = std::signal(SIGINT, request_stop), old_term = std::signal(SIGTERM, request_stop);
   ThreadPool eval_pool(settings.threads);
+  // a GPU is for thousands
+  const std::string eval_backend = settings.backend == "auto" || settings.backend == "cuda" ? "simd" : settings.backend;
   Progress progress("training", settings.samples, "samples", 10.0, trainer.samples());
   double saved_at = 0.0, evaluated_at = 0.0;
   std::string state = "done";
@@ -158,7 +160,7 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
     // what it does from its clips' latents
     if (settings.eval_minutes > 0.0 && elapsed - evaluated_at >= 60.0 * settings.eval_minutes) {
       const auto policy = parse_policy(serialise_safetensors(trainer.export_policy()), "policy in training");
-      const auto e = evaluate_low_level(policy, character, library, settings.physics, settings.backend, {}, eval_pool);
+      const auto e = evaluate_low_level(policy, character, library, settings.physics, eval_backend, {}, eval_pool);
       row["stays_up"] = e.stays_up, row["recognised"] = e.recognised;
       spdlog::info("evaluation: {:.0f} % of {} episodes stay up for 10 s, {:.0f} % are recognised (chance {:.0f} %)",
                    100 * e.stays_up, e.episodes, 100 * e.recognised, 100 * e.chance);

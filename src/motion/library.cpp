@@ -91,6 +91,7 @@ MotionLibrary::MotionLibrary(const Character& character, std::vector<Clip> clips
     if (!names.insert(clip.name).second)
       fail("two clips are named `{}`; give one another name in the data set list", clip.name);
     cumulative_weight_.push_back(total += clip.weight);
+    lengths_.push_back(clip.length());
     body_pos_.push_back(frame_positions(character, clip));
   }
   if (!(total > 0.0)) fail("all {} clips have weight 0; give at least one a positive weight", clips_.size());
@@ -105,15 +106,6 @@ float MotionLibrary::total_seconds() const {
   double seconds = 0.0;
   for (const Clip& clip : clips_) seconds += clip.length();
   return static_cast<float>(seconds);
-}
-
-int MotionLibrary::sample_clip(Rng& rng) const {
-  // upper_bound passes over clips of weight 0, and the cap keeps rounding from picking one past the end
-  const double at = static_cast<double>(rng.uniform()) * cumulative_weight_.back();
-  const auto found = std::ranges::upper_bound(cumulative_weight_, at);
-  if (found != cumulative_weight_.end()) return static_cast<int>(found - cumulative_weight_.begin());
-  return static_cast<int>(std::ranges::lower_bound(cumulative_weight_, cumulative_weight_.back()) -
-                          cumulative_weight_.begin());
 }
 
 void MotionLibrary::feature_state(int clip_index, float time, CharacterState& out) const {
@@ -169,20 +161,6 @@ void MotionLibrary::window_features(Window window, int frames, float dt, float* 
     feature_state(window.clip, time, moment);
     write_motion_features(*character_, moment.view(), out);
   }
-}
-
-Window MotionLibrary::sample_encoder_window(int clip, int frames, float dt, Rng& rng) const {
-  const float length = clips_[clip].length();
-  const float earliest = std::min(length, static_cast<float>(frames - 1) * dt);
-  return {clip, std::min(rng.uniform(earliest, length), length)};
-}
-
-Window MotionLibrary::sample_discriminator_window(Window encoder, int encoder_frames, int frames, float dt,
-                                                  Rng& rng) const {
-  // the whole window lies in the encoder window, and that in the clip, as far as they are long enough for it
-  const float start = std::max(0.0f, encoder.time - static_cast<float>(encoder_frames - 1) * dt);
-  const float earliest = std::min(encoder.time, start + static_cast<float>(frames - 1) * dt);
-  return {encoder.clip, std::min(rng.uniform(earliest, encoder.time), encoder.time)};
 }
 
 }  // namespace calm

@@ -7,17 +7,10 @@
 #include <string>
 #include <vector>
 
-#include "base/rng.h"
 #include "motion/clip.h"
+#include "motion/clip_sampler.h"
 
 namespace calm {
-
-// A time span of a clip that ends at `time`: how encoder and discriminator windows are named and stored.
-struct Window {
-  int clip = 0;
-  float time = 0.0f;  // newest frame, s
-  bool operator==(const Window&) const = default;
-};
 
 class MotionLibrary {
  public:
@@ -30,8 +23,8 @@ class MotionLibrary {
   int clip_index(const std::string& name) const;  // -1 if there is none
   float total_seconds() const;
 
-  // A clip by weight.
-  int sample_clip(Rng& rng) const;
+  // Draws clips and windows; valid for the library's life.
+  ClipSampler sampler() const { return {num_clips(), cumulative_weight_.data(), lengths_.data()}; }
 
   // State of a clip at `time` (clamped to [0, length]): positions of all bodies linear and local rotations by slerp
   // between the two frames; root and joint velocities those of the earlier frame, the other bodies' follow from them.
@@ -41,13 +34,6 @@ class MotionLibrary {
   // the clip's start repeat its first frame. out: (frames x motion_feature_size).
   void window_features(Window window, int frames, float dt, float* out) const;
 
-  // Newest time of an encoder window of `frames`: uniform in [min(length, (frames - 1) dt), length].
-  Window sample_encoder_window(int clip, int frames, float dt, Rng& rng) const;
-
-  // Newest time of a discriminator window of `frames` inside `encoder` window of `encoder_frames`: uniform over its
-  // valid part (the part of the clip it covers).
-  Window sample_discriminator_window(Window encoder, int encoder_frames, int frames, float dt, Rng& rng) const;
-
  private:
   // The part of a state that motion features read: joints, body positions, the root.
   void feature_state(int clip, float time, CharacterState& out) const;
@@ -56,6 +42,7 @@ class MotionLibrary {
   std::vector<Clip> clips_;
   std::vector<std::vector<float>> body_pos_;  // per clip: world positions (frames x bodies x 3)
   std::vector<double> cumulative_weight_;
+  std::vector<float> lengths_;  // (clips) s
 };
 
 // Binary file, versioned (docs/formats.md); reading checks every size before memory is taken and the character's hash.

@@ -37,9 +37,10 @@ class ConstraintSolver {
   using Mask = MaskOf<Real>;
   using Spatial = SpatialVec<Real>;
 
-  // `dynamics` and `finder` must outlive this.
-  CALM_DEVICE ConstraintSolver(const ModelView<S>& model, const SmoothDynamics<Real>& dynamics,
-                               ContactFinder<Real>& finder, Arena& arena);
+  // All but `arena` must outlive this.
+  CALM_DEVICE constexpr ConstraintSolver(const ModelView<S>& model, const Sizes& room,
+                                         const SmoothDynamics<Real>& dynamics, ContactFinder<Real>& finder,
+                                         Arena& arena);
 
   // Rows of hinges and ball joints beyond their limits.
   CALM_DEVICE void find_limits(const Real* positions);
@@ -119,9 +120,9 @@ class ConstraintSolver {
     return {diagonal.x * v.x + off.z * v.y + off.y * v.z, off.z * v.x + diagonal.y * v.y + off.x * v.z,
             off.y * v.x + off.x * v.y + diagonal.z * v.z};
   }
-  CALM_DEVICE Real& hessian(int row, int column) { return hessian_[row * m_.num_velocities + column]; }
+  CALM_DEVICE Real& hessian(int row, int column) { return hessian_[row * stride_ + column]; }
 
-  ModelView<S> m_;
+  const ModelView<S>& m_;
   const SmoothDynamics<Real>* dynamics_;
   ContactFinder<Real>* finder_;
   Limit* limits_;  // (joints) at most one each
@@ -136,9 +137,12 @@ class ConstraintSolver {
   bool* touched_;                // (links) has floor stiffness, its own or from below
   Vec* moves_;                   // (velocities) of a pair's relative point, in its chain's order
   int* chain_;                   // (velocities) that move one side of a pair and not the other
+  int stride_;                   // between rows of hessian_, factor_ and columns_
   int num_words_;                // of a row's bits
   std::uint64_t* tree_bits_;     // (velocities x words) columns of the tree's pattern, diagonal included
   std::uint64_t* bits_;          // the same with what pairs fill in
+  int* tree_start_;              // (velocities + 1) the model's row_start
+  std::uint16_t* tree_columns_;  // (nonzeros) of the mass matrix' entries
   std::uint16_t* columns_;       // (velocities x velocities) of each row below its diagonal, falling
   int* num_columns_;             // (velocities)
   bool tree_only_ = false;       // columns_ hold the tree's pattern
@@ -146,30 +150,37 @@ class ConstraintSolver {
 };
 
 template <class Real>
-CALM_DEVICE ConstraintSolver<Real>::ConstraintSolver(const ModelView<S>& model, const SmoothDynamics<Real>& dynamics,
-                                                     ContactFinder<Real>& finder, Arena& arena)
+CALM_DEVICE constexpr ConstraintSolver<Real>::ConstraintSolver(const ModelView<S>& model, const Sizes& room,
+                                                               const SmoothDynamics<Real>& dynamics,
+                                                               ContactFinder<Real>& finder, Arena& arena)
     : m_(model),
       dynamics_(&dynamics),
       finder_(&finder),
-      limits_(arena.take<Limit>(model.num_joints)),
-      gradient_(arena.take<Real>(model.num_velocities)),
-      step_(arena.take<Real>(model.num_velocities)),
-      moved_(arena.take<Spatial>(model.num_links)),
-      hessian_(arena.take<Real>(model.num_velocities * model.num_velocities)),
-      factor_(arena.take<Real>(model.num_velocities * model.num_velocities)),
-      motions_(arena.take<Spatial>(model.num_links)),
-      forces_(arena.take<Spatial>(model.num_links)),
-      stiffness_(arena.take<SpatialStiffness>(model.num_links)),
-      touched_(arena.take<bool>(model.num_links)),
-      moves_(arena.take<Vec>(model.num_velocities)),
-      chain_(arena.take<int>(model.num_velocities)),
-      num_words_((model.num_velocities + 63) / 64),
-      tree_bits_(arena.take<std::uint64_t>(model.num_velocities * num_words_)),
-      bits_(arena.take<std::uint64_t>(model.num_velocities * num_words_)),
-      columns_(arena.take<std::uint16_t>(model.num_velocities * model.num_velocities)),
-      num_columns_(arena.take<int>(model.num_velocities)) {
-  if (tree_bits_ == nullptr) return;  // dry run
+      limits_(arena.take<Limit>(room.joints)),
+      gradient_(arena.take<Real>(room.velocities)),
+      step_(arena.take<Real>(room.velocities)),
+      moved_(arena.take<Spatial>(room.links)),
+      hessian_(arena.take<Real>(room.velocities * room.velocities)),
+      factor_(arena.take<Real>(room.velocities * room.velocities)),
+      motions_(arena.take<Spatial>(room.links)),
+      forces_(arena.take<Spatial>(room.links)),
+      stiffness_(arena.take<SpatialStiffness>(room.links)),
+      touched_(arena.take<bool>(room.links)),
+      moves_(arena.take<Vec>(room.velocities)),
+      chain_(arena.take_common<int>(room.velocities)),
+      stride_(room.velocities),
+      num_words_((room.velocities + 63) / 64),
+      tree_bits_(arena.take_common<std::uint64_t>(room.velocities * num_words_)),
+      bits_(arena.take_common<std::uint64_t>(room.velocities * num_words_)),
+      tree_start_(arena.take_common<int>(room.velocities + 1)),
+      tree_columns_(arena.take_common<std::uint16_t>(room.nonzeros)),
+      columns_(arena.take_common<std::uint16_t>(room.velocities * room.velocities)),
+      num_columns_(arena.take_common<int>(room.velocities)) {
+  if (arena.dry()) return;
+  for (int i = 0; i <= m_.num_velocities; ++i) tree_start_[i] = m_.row_start[i];
   for (int i = 0; i < m_.num_velocities; ++i) {
+    int entry = m_.row_start[i];
+    for (int e = i; e >= 0; e = m_.parent_velocity[e]) tree_columns_[entry++] = static_cast<std::uint16_t>(e);
     for (int w = 0; w < num_words_; ++w) tree_bits_[i * num_words_ + w] = 0;
     for (int e = i; e >= 0; e = m_.parent_velocity[e])
       tree_bits_[i * num_words_ + e / 64] |= std::uint64_t{1} << e % 64;
@@ -248,10 +259,10 @@ CALM_DEVICE void ConstraintSolver<Real>::prepare(const Real* velocities) {
 template <class Real>
 CALM_DEVICE void ConstraintSolver<Real>::place_edges(const Real* acceleration) {
   for (int i = 0; i < num_limits_; ++i) limits_[i].at = times(limits_[i], acceleration) + limits_[i].along;
-  for (int i = 0; i < finder_->num_contacts; ++i) {
-    Contact<Real>& c = finder_->contacts[i];
-    c.at = relative(c, moved_) + c.along;
-  }
+  Contact<Real>* contacts = finder_->contacts;
+  in_groups<2>(
+      0, finder_->num_contacts, [&](int i) { return relative(contacts[i], moved_) + contacts[i].along; },
+      [&](int i, const Vec& at) { contacts[i].at = at; });
 }
 
 // Forces of the four edges, gathered in the contact's frame.
@@ -269,9 +280,12 @@ template <class Real>
 CALM_DEVICE void ConstraintSolver<Real>::find_gradient(const Real* forces, const Real* added,
                                                        const Real* acceleration) {
   const Real zero = real<Real>(0), one = real<Real>(1);
-  for (int i = 0; i < m_.num_links; ++i) forces_[i] = dynamics_->inertia[i] * moved_[i];
-  for (int i = 0; i < m_.num_velocities; ++i)
-    gradient_[i] = (Real(m_.armature[i]) + added[i]) * acceleration[i] - forces[i];
+  in_groups<2>(
+      0, m_.num_links, [&](int i) { return dynamics_->inertia[i] * moved_[i]; },
+      [&](int i, const Spatial& force) { forces_[i] = force; });
+  in_groups<4>(
+      0, m_.num_velocities, [&](int i) { return (Real(m_.armature[i]) + added[i]) * acceleration[i] - forces[i]; },
+      [&](int i, const Real& value) { gradient_[i] = value; });
   for (int i = 0; i < num_limits_; ++i) {
     const Limit& limit = limits_[i];
     const Real force = limit.stiffness * smaller(limit.at, zero);  // minus the limit's
@@ -279,13 +293,18 @@ CALM_DEVICE void ConstraintSolver<Real>::find_gradient(const Real* forces, const
     out[0] = out[0] + force * limit.weights.x;
     if (limit.count == 3) out[1] = out[1] + force * limit.weights.y, out[2] = out[2] + force * limit.weights.z;
   }
-  for (int i = 0; i < finder_->num_contacts; ++i) {
-    const Contact<Real>& c = finder_->contacts[i];
-    const Vec force = in_world(c, force_in_frame(c));
-    const Spatial wrench = {cross(c.point, force), force};
-    forces_[c.link_b] = forces_[c.link_b] - wrench;
-    if (c.link_a >= 0) forces_[c.link_a] = forces_[c.link_a] + wrench;
-  }
+  in_groups<2>(
+      0, finder_->num_contacts,
+      [&](int i) {
+        const Contact<Real>& c = finder_->contacts[i];
+        const Vec force = in_world(c, force_in_frame(c));
+        return Spatial{cross(c.point, force), force};
+      },
+      [&](int i, const Spatial& wrench) {
+        const Contact<Real>& c = finder_->contacts[i];
+        forces_[c.link_b] = forces_[c.link_b] - wrench;
+        if (c.link_a >= 0) forces_[c.link_a] = forces_[c.link_a] + wrench;
+      });
   dynamics_->add_generalised(forces_, gradient_);
   Real largest = zero, strongest = zero;
   for (int i = 0; i < m_.num_velocities; ++i) {
@@ -302,8 +321,10 @@ CALM_DEVICE void ConstraintSolver<Real>::find_pattern() {
   bool coupled = false;
   for (int i = 0; i < finder_->num_contacts; ++i) coupled = coupled || finder_->contacts[i].link_a >= 0;
   if (!coupled && tree_only_) return;
+  meet_lanes();
   const int n = m_.num_velocities;
   for (int i = 0; i < n * num_words_; ++i) bits_[i] = tree_bits_[i];
+  meet_lanes();
   int done_a = -1, done_b = -1;
   for (int c = 0; c < finder_->num_contacts; ++c) {
     const int a = finder_->contacts[c].link_a, b = finder_->contacts[c].link_b;
@@ -325,7 +346,7 @@ CALM_DEVICE void ConstraintSolver<Real>::find_pattern() {
   // from the leaves: a row passes its columns on to the first of them
   for (int i = n; i-- > 0;) {
     int first = -1, count = 0;
-    std::uint16_t* columns = columns_ + i * n;
+    std::uint16_t* columns = columns_ + i * stride_;
     for (int j = i - 1; j >= 0; --j)
       if (bits_[i * num_words_ + j / 64] >> j % 64 & 1) columns[count++] = static_cast<std::uint16_t>(j);
     num_columns_[i] = count;
@@ -333,6 +354,7 @@ CALM_DEVICE void ConstraintSolver<Real>::find_pattern() {
     for (int k = 1; k < count; ++k) bits_[first * num_words_ + columns[k] / 64] |= std::uint64_t{1} << columns[k] % 64;
   }
   tree_only_ = !coupled;
+  meet_lanes();
 }
 
 // A contact's world stiffness G (at its point) as its link's spatial stiffness: with p the cross product by the point,
@@ -357,7 +379,6 @@ CALM_DEVICE void ConstraintSolver<Real>::add_floor_stiffness(const Contact<Real>
 
 template <class Real>
 CALM_DEVICE void ConstraintSolver<Real>::spread_floor_stiffness() {
-  const int n = m_.num_velocities;
   for (int i = m_.num_links; i-- > 0;) {
     if (!touched_[i]) continue;
     const LinkRow<S>& link = m_.links[i];
@@ -369,7 +390,7 @@ CALM_DEVICE void ConstraintSolver<Real>::spread_floor_stiffness() {
                          transposed_times(k.al, axis.angular) + times_symmetric(k.ll_diagonal, k.ll_off, axis.linear)};
         },
         [&](int d, int, int e, const Real& value) {
-          Real& entry = hessian_[d * n + e];
+          Real& entry = hessian_[d * stride_ + e];
           entry = entry + value;
         });
     if (link.parent < 0) continue;
@@ -400,12 +421,14 @@ CALM_DEVICE void ConstraintSolver<Real>::add_pair_stiffness(const Contact<Real>&
   for (int k = 0; k < count; ++k) {
     const Vec force = times_symmetric(g_diagonal, g_off, moves_[k]);
     const int d = chain_[k];
-    for (int l = k; l < count; ++l) {
-      // each side falls toward the root; between the sides either may be the later
+    // each side falls toward the root; between the sides either may be the later
+    const auto entry = [&](int l) -> Real& {
       const int e = chain_[l];
-      Real& entry = k < count_a && l >= count_a && e > d ? hessian(e, d) : hessian(d, e);
-      entry = entry + dot(moves_[l], force);
-    }
+      return k < count_a && l >= count_a && e > d ? hessian(e, d) : hessian(d, e);
+    };
+    in_groups<4>(
+        k, count, [&](int l) { return entry(l) + dot(moves_[l], force); },
+        [&](int l, const Real& value) { entry(l) = value; });
   }
 }
 
@@ -415,12 +438,15 @@ CALM_DEVICE void ConstraintSolver<Real>::start_hessian() {
   const Real zero = real<Real>(0);
   const int n = m_.num_velocities;
   for (int i = 0; i < n; ++i) {
-    Real* row = hessian_ + i * n;
-    const std::uint16_t* columns = columns_ + i * n;
+    Real* row = hessian_ + i * stride_;
+    const std::uint16_t* columns = columns_ + i * stride_;
     if (!tree_only_)
       for (int k = 0; k < num_columns_[i]; ++k) row[columns[k]] = zero;
-    const Real* entry = dynamics_->mass + m_.row_start[i];
-    for (int e = i; e >= 0; e = m_.parent_velocity[e]) row[e] = *entry++;
+    const int first = tree_start_[i];
+    const Real* entries = dynamics_->mass + first;
+    in_groups<4>(
+        0, tree_start_[i + 1] - first, [&](int k) { return entries[k]; },
+        [&](int k, const Real& value) { row[tree_columns_[first + k]] = value; });
   }
   for (int i = 0; i < num_limits_; ++i) limits_[i].held = zero;
   for (int i = 0; i < finder_->num_contacts; ++i)
@@ -492,32 +518,36 @@ CALM_DEVICE void ConstraintSolver<Real>::update_hessian() {
 template <class Real>
 template <int Rows>
 CALM_DEVICE void ConstraintSolver<Real>::eliminate(int top, Real* x) {
-  const int n = m_.num_velocities;
   Real* rows[Rows];
   Real inverse[Rows];
-  for (int a = 0; a < Rows; ++a) rows[a] = factor_ + (top - a) * n;
+  CALM_UNROLL
+  for (int a = 0; a < Rows; ++a) rows[a] = factor_ + (top - a) * stride_;
 
   // among themselves
+  CALM_UNROLL
   for (int a = 0; a < Rows; ++a) {
     inverse[a] = real<Real>(1) / rows[a][top - a];
-    const std::uint16_t* columns = columns_ + (top - a) * n;
+    const std::uint16_t* columns = columns_ + (top - a) * stride_;
+    CALM_UNROLL
     for (int b = a + 1; b < Rows; ++b) {
       const Real ratio = rows[a][top - b] * inverse[a];
       rows[b][top - b] = rows[b][top - b] - ratio * rows[a][top - b];
-      for (int l = b - a; l < num_columns_[top - a]; ++l)
-        rows[b][columns[l]] = rows[b][columns[l]] - ratio * rows[a][columns[l]];
+      Real *to = rows[b], *from = rows[a];
+      in_groups<4>(
+          b - a, num_columns_[top - a], [&](int l) { return to[columns[l]] - ratio * from[columns[l]]; },
+          [&](int l, const Real& value) { to[columns[l]] = value; });
       rows[a][top - b] = ratio;
       x[top - b] = x[top - b] - ratio * x[top - a];
     }
     rows[a][top - a] = inverse[a];
   }
 
-  const std::uint16_t* columns = columns_ + (top - Rows + 1) * n;
+  const std::uint16_t* columns = columns_ + (top - Rows + 1) * stride_;
   const int count = num_columns_[top - Rows + 1];
   Real first[Rows], second[Rows];
   for (int k = 0; k < count; k += 2) {
     const int j = columns[k], j2 = k + 1 < count ? columns[k + 1] : j;
-    Real *other = factor_ + j * n, *other2 = factor_ + j2 * n;
+    Real *other = factor_ + j * stride_, *other2 = factor_ + j2 * stride_;
     Real diagonal = other[j], right = x[j], right2 = x[j2];
     for (int a = 0; a < Rows; ++a) {
       first[a] = rows[a][j] * inverse[a], second[a] = rows[a][j2] * inverse[a];
@@ -527,15 +557,22 @@ CALM_DEVICE void ConstraintSolver<Real>::eliminate(int top, Real* x) {
     other[j] = diagonal, x[j] = right;
     if (k + 1 < count) {
       x[j2] = right2;
-      for (int l = k + 1; l < count; ++l) {
-        const int c = columns[l];
-        Real sum = other[c], sum2 = other2[c];
-        for (int a = 0; a < Rows; ++a) {
-          const Real value = rows[a][c];
-          sum = sum - first[a] * value, sum2 = sum2 - second[a] * value;
-        }
-        other[c] = sum, other2[c] = sum2;
-      }
+      struct Two {
+        Real one, two;
+      };
+      in_groups<4>(
+          k + 1, count,
+          [&](int l) {
+            const int c = columns[l];
+            Two sum = {other[c], other2[c]};
+            CALM_UNROLL
+            for (int a = 0; a < Rows; ++a) {
+              const Real value = rows[a][c];
+              sum.one = sum.one - first[a] * value, sum.two = sum.two - second[a] * value;
+            }
+            return sum;
+          },
+          [&](int l, const Two& sum) { other[columns[l]] = sum.one, other2[columns[l]] = sum.two; });
     }
     for (int a = 0; a < Rows; ++a) rows[a][j] = first[a], rows[a][j2] = k + 1 < count ? second[a] : first[a];
   }
@@ -546,16 +583,18 @@ template <class Real>
 CALM_DEVICE void ConstraintSolver<Real>::factorise_and_solve(Real* x) {
   const int n = m_.num_velocities;
   for (int i = 0; i < n; ++i) {
-    const Real* from = hessian_ + i * n;
-    Real* to = factor_ + i * n;
-    const std::uint16_t* columns = columns_ + i * n;
+    const Real* from = hessian_ + i * stride_;
+    Real* to = factor_ + i * stride_;
+    const std::uint16_t* columns = columns_ + i * stride_;
     to[i] = from[i];
-    for (int k = 0; k < num_columns_[i]; ++k) to[columns[k]] = from[columns[k]];
+    in_groups<8>(
+        0, num_columns_[i], [&](int k) { return from[columns[k]]; },
+        [&](int k, const Real& value) { to[columns[k]] = value; });
   }
   for (int i = n - 1; i >= 0;) {
     int rows = 1;
     while (rows < 4 && rows <= i && num_columns_[i - rows] + 1 == num_columns_[i - rows + 1] &&
-           columns_[(i - rows + 1) * n] == i - rows)
+           columns_[(i - rows + 1) * stride_] == i - rows)
       ++rows;
     switch (rows) {
       case 1:
@@ -575,7 +614,7 @@ CALM_DEVICE void ConstraintSolver<Real>::factorise_and_solve(Real* x) {
   }
   for (int i = 0; i < n;) {
     int rows = 1;
-    while (rows < 4 && i + rows < n && columns_[(i + rows) * n] == i + rows - 1 &&
+    while (rows < 4 && i + rows < n && columns_[(i + rows) * stride_] == i + rows - 1 &&
            num_columns_[i + rows] == num_columns_[i + rows - 1] + 1)
       ++rows;
     switch (rows) {
@@ -600,12 +639,11 @@ CALM_DEVICE void ConstraintSolver<Real>::factorise_and_solve(Real* x) {
 template <class Real>
 template <int Rows>
 CALM_DEVICE void ConstraintSolver<Real>::substitute(int first, Real* x) {
-  const int n = m_.num_velocities;
-  const std::uint16_t* columns = columns_ + first * n;
+  const std::uint16_t* columns = columns_ + first * stride_;
   const Real* rows[Rows];
   Real sum[Rows];
   for (int a = 0; a < Rows; ++a) {
-    rows[a] = factor_ + (first + a) * n;
+    rows[a] = factor_ + (first + a) * stride_;
     sum[a] = x[first + a] * rows[a][first + a];
   }
   for (int k = num_columns_[first]; k-- > 0;) {
@@ -688,25 +726,34 @@ CALM_DEVICE void ConstraintSolver<Real>::solve(const Real* velocities, const Rea
     Real start = zero;
     for (int i = 0; i < n; ++i) start = start + step_[i] * gradient_[i];
     for (int i = 0; i < num_limits_; ++i) limits_[i].along = times(limits_[i], step_);
-    for (int i = 0; i < finder_->num_contacts; ++i) {
-      Contact<Real>& c = finder_->contacts[i];
-      c.along = relative(c, motions_);
-    }
+    Contact<Real>* contacts = finder_->contacts;
+    in_groups<2>(
+        0, finder_->num_contacts, [&](int i) { return relative(contacts[i], motions_); },
+        [&](int i, const Vec& along) { contacts[i].along = along; });
     // lanes that have arrived move by nothing
     const Real length = line_search(start, working);
-    for (int i = 0; i < n; ++i) acceleration[i] = select(working, acceleration[i] + length * step_[i], acceleration[i]);
-    for (int i = 0; i < m_.num_links; ++i) {
-      moved_[i].angular = select<Real>(working, moved_[i].angular + length * motions_[i].angular, moved_[i].angular);
-      moved_[i].linear = select<Real>(working, moved_[i].linear + length * motions_[i].linear, moved_[i].linear);
-    }
+    in_groups<4>(
+        0, n, [&](int i) { return select(working, acceleration[i] + length * step_[i], acceleration[i]); },
+        [&](int i, const Real& value) { acceleration[i] = value; });
+    in_groups<2>(
+        0, m_.num_links,
+        [&](int i) {
+          const Spatial &now = moved_[i], &way = motions_[i];
+          return Spatial{select<Real>(working, now.angular + length * way.angular, now.angular),
+                         select<Real>(working, now.linear + length * way.linear, now.linear)};
+        },
+        [&](int i, const Spatial& value) { moved_[i] = value; });
     for (int i = 0; i < num_limits_; ++i) {
       Limit& limit = limits_[i];
       limit.at = select(working, limit.at + length * limit.along, limit.at);
     }
-    for (int i = 0; i < finder_->num_contacts; ++i) {
-      Contact<Real>& c = finder_->contacts[i];
-      c.at = select<Real>(working, c.at + length * c.along, c.at);
-    }
+    in_groups<2>(
+        0, finder_->num_contacts,
+        [&](int i) {
+          const Contact<Real>& c = contacts[i];
+          return select<Real>(working, c.at + length * c.along, c.at);
+        },
+        [&](int i, const Vec& at) { contacts[i].at = at; });
     made_ = made_ + select(working, one, zero);
   }
 }

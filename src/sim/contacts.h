@@ -36,13 +36,14 @@ class ContactFinder {
   using Vec = Vec3Of<Real>;
   using Mask = MaskOf<Real>;
 
-  // `dynamics` must outlive this.
-  CALM_DEVICE ContactFinder(const ModelView<S>& model, const SmoothDynamics<Real>& dynamics, int capacity, Arena& arena)
-      : contacts(arena.take<Contact<Real>>(capacity)),
-        capacity_(capacity),
+  // `model` and `dynamics` must outlive this.
+  CALM_DEVICE constexpr ContactFinder(const ModelView<S>& model, const Sizes& room,
+                                      const SmoothDynamics<Real>& dynamics, Arena& arena)
+      : contacts(arena.take<Contact<Real>>(room.contacts)),
+        capacity_(room.contacts),
         m_(model),
         dynamics_(&dynamics),
-        centres_(arena.take<Vec>(model.num_shapes)),
+        centres_(arena.take<Vec>(room.shapes)),
         points_(arena.take<Vec>(kMaxPairContacts)),
         normals_(arena.take<Vec>(kMaxPairContacts)),
         distances_(arena.take<Real>(kMaxPairContacts)) {}
@@ -82,7 +83,7 @@ class ContactFinder {
   }
 
   int capacity_;
-  ModelView<S> m_;
+  const ModelView<S>& m_;
   const SmoothDynamics<Real>* dynamics_;
   Vec* centres_;            // (shapes) from the root's position
   Vec *points_, *normals_;  // (kMaxPairContacts) of a pair met lane by lane
@@ -107,7 +108,7 @@ template <class Real>
 CALM_DEVICE Contact<Real>* ContactFinder<Real>::take(const Mask& active) {
   if (!any(active)) return nullptr;
   if (num_contacts == capacity_) {
-    ++num_left_out;
+    for (int l = 0; l < LanesOf<Real>::kCount; ++l) num_left_out += lane(active, l);
     return nullptr;
   }
   return &contacts[num_contacts++];
@@ -300,7 +301,13 @@ CALM_DEVICE void ContactFinder<Real>::meet_lane_by_lane(const PairRow<S>& pair, 
   const Mat3Of<Real> rot_a = rot_of(pair.a), rot_b = rot_of(pair.b);
   const auto lane_of = [](const Vec& v, int l) { return Vec3Of<S>{lane(v.x, l), lane(v.y, l), lane(v.z, l)}; };
   const Real zero = real<Real>(0), one = real<Real>(1);
-  int most = 0;
+  int count = 0;
+  const auto widen = [&](int to) {
+    for (; count < to; ++count) {
+      points_[count] = normals_[count] = {zero, zero, zero};
+      distances_[count] = one;  // no contact
+    }
+  };
   for (int l = 0; l < LanesOf<Real>::kCount; ++l) {
     if (!lane(near, l)) continue;
     const ConvexShape<S> shape_a = {
@@ -308,19 +315,17 @@ CALM_DEVICE void ContactFinder<Real>::meet_lane_by_lane(const PairRow<S>& pair, 
     const ConvexShape<S> shape_b = {
         b.kind, b.size, lane_of(centres_[pair.b], l), {lane_of(rot_b.x, l), lane_of(rot_b.y, l), lane_of(rot_b.z, l)}};
     PairContact<S> found[kMaxPairContacts];
-    const int count = collide(shape_a, shape_b, found);
-    for (; most < count; ++most) {
-      points_[most] = normals_[most] = {zero, zero, zero};
-      distances_[most] = one;  // no contact
-    }
-    for (int k = 0; k < count; ++k) {
+    const int here = collide(shape_a, shape_b, found);
+    widen(here);
+    for (int k = 0; k < here; ++k) {
       set_lane(points_[k].x, l, found[k].point.x), set_lane(points_[k].y, l, found[k].point.y);
       set_lane(points_[k].z, l, found[k].point.z), set_lane(normals_[k].x, l, found[k].normal.x);
       set_lane(normals_[k].y, l, found[k].normal.y), set_lane(normals_[k].z, l, found[k].normal.z);
       set_lane(distances_[k], l, found[k].distance);
     }
   }
-  for (int k = 0; k < most; ++k) add_pair(pair, points_[k], normals_[k], distances_[k], distances_[k] <= zero);
+  widen(most(count));
+  for (int k = 0; k < count; ++k) add_pair(pair, points_[k], normals_[k], distances_[k], distances_[k] <= zero);
 }
 
 template <class Real>

@@ -41,17 +41,19 @@ RootState root_at(const double* q, const double* v) {
 
 // The smooth dynamics of one environment, without drives.
 struct Coordinates::Pusher {
+  ModelView<double> model;
   std::vector<std::byte> memory;
   std::unique_ptr<SmoothDynamics<double>> dynamics;
 
-  explicit Pusher(const ModelView<double>& model) {
+  explicit Pusher(const ModelView<double>& of) : model(of) {
     Arena dry;
-    (void)SmoothDynamics<double>(model, dry);
+    const Sizes room = Sizes::of(model, 0);
+    (void)SmoothDynamics<double>(model, room, dry);
     memory.resize(dry.used() + Arena::kAlignment);
     const auto address = reinterpret_cast<size_t>(memory.data());
     const size_t aligned = (address + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
-    Arena arena(memory.data() + (aligned - address));
-    dynamics = std::make_unique<SmoothDynamics<double>>(model, arena);
+    Arena arena(memory.data() + (aligned - address), nullptr);  // it has nothing common to lanes
+    dynamics = std::make_unique<SmoothDynamics<double>>(model, room, arena);
   }
 };
 

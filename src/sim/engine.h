@@ -33,7 +33,7 @@ struct LaneReport {
   S* iterations = nullptr;     // the solver's, sum over the substeps
 
   // Numbers that a lane takes; bodies: with the props.
-  CALM_DEVICE static int width(int bodies, int dofs) { return 16 * bodies + dofs + 4; }
+  CALM_DEVICE static constexpr int width(int bodies, int dofs) { return 16 * bodies + dofs + 4; }
 
   // Over memory of width() numbers for each lane.
   CALM_DEVICE static LaneReport over(S* memory, int bodies, int dofs, int lanes) {

@@ -15,54 +15,56 @@ class LaneEngine final : public Engine<ScalarOf<Real>> {
   using S = ScalarOf<Real>;
 
   explicit LaneEngine(const ModelView<S>& model) : model_(model) {
-    const int room = ContactFinder<Real>::room_for_all(model);
+    const Sizes room = Sizes::of(model, ContactFinder<Real>::room_for_all(model));
     Arena dry;
-    (void)Stepper<Real>(model, room, dry);
-    memory_.reset(::operator new (dry.used(), std::align_val_t{Arena::kAlignment}));
-    std::memset(memory_.get(), 0, dry.used());
-    Arena arena(memory_.get());
-    stepper_ = std::make_unique<Stepper<Real>>(model, room, arena);
+    (void)Stages<Real>(model_, room, dry);
+    const size_t own = (dry.used() + Arena::kAlignment - 1) / Arena::kAlignment * Arena::kAlignment;
+    const size_t bytes = own + dry.common_used();
+    memory_.reset(::operator new (bytes, std::align_val_t{Arena::kAlignment}));
+    std::memset(memory_.get(), 0, bytes);
+    Arena arena(memory_.get(), static_cast<char*>(memory_.get()) + own);
+    stages_ = std::make_unique<Stages<Real>>(model_, room, arena);
   }
 
   int lanes() const override { return LanesOf<Real>::kCount; }
 
   void step(const LaneRows<S>& rows, const LaneReport<S>& report) override {
-    stepper_->load(rows);
-    stepper_->step();
-    stepper_->report(report);
-    stepper_->store(rows);
+    stages_->stepper.load(rows);
+    stages_->stepper.step();
+    stages_->stepper.report(report);
+    stages_->stepper.store(rows);
   }
 
   Inspection inspect(const LaneRows<S>& rows, int l) override {
-    stepper_->load(rows);
-    stepper_->accelerate();
+    stages_->stepper.load(rows);
+    stages_->stepper.accelerate();
     const int n = model_.num_velocities;
-    std::vector<Real> unconstrained(stepper_->forces, stepper_->forces + n);
-    stepper_->dynamics.factorise();
-    stepper_->dynamics.solve(unconstrained.data());
+    std::vector<Real> unconstrained(stages_->stepper.forces, stages_->stepper.forces + n);
+    stages_->dynamics.factorise();
+    stages_->dynamics.solve(unconstrained.data());
     Inspection out;
     out.mass.assign(static_cast<size_t>(n) * n, 0.0);
     for (int i = 0; i < n; ++i) {
       int entry = model_.row_start[i];
       for (int e = i; e >= 0; e = model_.parent_velocity[e], ++entry)
-        out.mass[i * n + e] = out.mass[e * n + i] = lane(stepper_->dynamics.mass[entry], l);
-      out.bias.push_back(lane(stepper_->dynamics.bias[i], l));
+        out.mass[i * n + e] = out.mass[e * n + i] = lane(stages_->dynamics.mass[entry], l);
+      out.bias.push_back(lane(stages_->dynamics.bias[i], l));
       out.unconstrained.push_back(lane(unconstrained[i], l));
-      out.acceleration.push_back(lane(stepper_->accelerations[i], l));
+      out.acceleration.push_back(lane(stages_->stepper.accelerations[i], l));
     }
     const auto put = [l](const Vec3Of<Real>& v, double(&to)[3]) {
       to[0] = lane(v.x, l), to[1] = lane(v.y, l), to[2] = lane(v.z, l);
     };
-    for (int i = 0; i < stepper_->finder.num_contacts; ++i) {
-      const Contact<Real>& c = stepper_->finder.contacts[i];
+    for (int i = 0; i < stages_->finder.num_contacts; ++i) {
+      const Contact<Real>& c = stages_->finder.contacts[i];
       if (!lane(c.active, l)) continue;
       Inspection::Contact& contact = out.contacts.emplace_back();
       contact.shape_a = c.shape_a, contact.shape_b = c.shape_b, contact.distance = lane(c.distance, l);
-      put(c.point + stepper_->dynamics.root_pos, contact.point);
+      put(c.point + stages_->dynamics.root_pos, contact.point);
       put(c.normal, contact.normal), put(c.tangent, contact.tangent);
-      put(stepper_->solver.contact_force(i), contact.force);
+      put(stages_->solver.contact_force(i), contact.force);
     }
-    out.residual = lane(stepper_->solver.residual(), l);
+    out.residual = lane(stages_->solver.residual(), l);
     return out;
   }
 
@@ -72,7 +74,7 @@ class LaneEngine final : public Engine<ScalarOf<Real>> {
   };
   ModelView<S> model_;
   std::unique_ptr<void, Free> memory_;
-  std::unique_ptr<Stepper<Real>> stepper_;
+  std::unique_ptr<Stages<Real>> stages_;
 };
 
 }  // namespace calm

@@ -11,7 +11,7 @@
 namespace calm {
 
 template <class Real>
-struct LanesOf;  // sim/vectors.h
+struct LanesOf;  // base/vectors.h
 
 template <class T, class Abi>
 [[gnu::always_inline]] inline std::experimental::simd<T, Abi> select(

@@ -13,8 +13,8 @@
 
 #include <vector>
 
+#include "base/vectors.h"
 #include "sim/narrow_phase.h"
-#include "sim/vectors.h"
 
 namespace calm {
 
@@ -96,6 +96,31 @@ struct ModelView {
   S timestep{}, gravity{}, max_ang_vel{};
   S reference_stiffness{}, reference_damping{};  // K and B of MuJoCo's constraint reference
   int substeps = 0, solver_iterations = 0;
+};
+
+// Room for a model: the model's own numbers, or more than those where addresses are to be constants.
+struct Sizes {
+  int links = 0, joints = 0, positions = 0, velocities = 0, nonzeros = 0, dofs = 0;
+  int bodies = 0;  // props included
+  int shapes = 0, contacts = 0;
+
+  template <class S>
+  static Sizes of(const ModelView<S>& m, int contacts) {
+    return {m.num_links,
+            m.num_joints,
+            m.num_positions,
+            m.num_velocities,
+            m.num_nonzeros,
+            m.num_dofs,
+            m.num_bodies + m.num_props,
+            m.num_shapes,
+            contacts};
+  }
+  bool hold(const Sizes& other) const {
+    return links >= other.links && joints >= other.joints && positions >= other.positions &&
+           velocities >= other.velocities && nonzeros >= other.nonzeros && dofs >= other.dofs &&
+           bodies >= other.bodies && shapes >= other.shapes;
+  }
 };
 
 template <class S>

@@ -20,7 +20,7 @@
 #include <cmath>
 #include <type_traits>
 
-#include "sim/vectors.h"
+#include "base/vectors.h"
 
 namespace calm {
 
@@ -585,7 +585,8 @@ CALM_DEVICE void capsule_box(const ConvexShape<T>& a, const ConvexShape<T>& b, C
 
 // Contacts of a pair with a.kind <= b.kind; returns their number. Only what touches counts: distance <= 0.
 template <class T>
-CALM_DEVICE int collide(const ConvexShape<T>& a, const ConvexShape<T>& b, PairContact<T> (&out)[kMaxPairContacts]) {
+CALM_DEVICE_CALL int collide(const ConvexShape<T>& a, const ConvexShape<T>& b,
+                             PairContact<T> (&out)[kMaxPairContacts]) {
   narrow::Contacts<T> contacts{out};
   ConvexShape<T> near_a = a, near_b = b;
   near_a.pos = {T(0), T(0), T(0)}, near_b.pos = b.pos - a.pos;

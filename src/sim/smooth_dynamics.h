@@ -74,19 +74,20 @@ class SmoothDynamics {
   using Mat = Mat3Of<Real>;
   using Spatial = SpatialVec<Real>;
 
-  CALM_DEVICE SmoothDynamics(const ModelView<S>& model, Arena& arena)
-      : rot(arena.take<Mat>(model.num_links)),
-        pos(arena.take<Vec>(model.num_links)),
-        axes(arena.take<Spatial>(model.num_velocities)),
-        velocity(arena.take<Spatial>(model.num_links)),
-        inertia(arena.take<SpatialInertia<Real>>(model.num_links)),
-        mass(arena.take<Real>(model.num_nonzeros)),
-        factor(arena.take<Real>(model.num_nonzeros)),
-        bias(arena.take<Real>(model.num_velocities)),
+  // `model` must outlive this; room: at least the model's sizes.
+  CALM_DEVICE constexpr SmoothDynamics(const ModelView<S>& model, const Sizes& room, Arena& arena)
+      : rot(arena.take<Mat>(room.links)),
+        pos(arena.take<Vec>(room.links)),
+        axes(arena.take<Spatial>(room.velocities)),
+        velocity(arena.take<Spatial>(room.links)),
+        inertia(arena.take<SpatialInertia<Real>>(room.links)),
+        mass(arena.take<Real>(room.nonzeros)),
+        factor(arena.take<Real>(room.nonzeros)),
+        bias(arena.take<Real>(room.velocities)),
         m_(model),
-        acceleration_(arena.take<Spatial>(model.num_links)),
-        force_(arena.take<Spatial>(model.num_links)),
-        composite_(arena.take<SpatialInertia<Real>>(model.num_links)) {}
+        acceleration_(arena.take<Spatial>(room.links)),
+        force_(arena.take<Spatial>(room.links)),
+        composite_(arena.take<SpatialInertia<Real>>(room.links)) {}
 
   // Poses, motion axes, velocities and inertias of all links, and the bias forces: Coriolis, centrifugal and gravity's.
   // positions (num_positions), quaternions of unit length; velocities (num_velocities).
@@ -125,7 +126,7 @@ class SmoothDynamics {
  private:
   CALM_DEVICE SpatialInertia<Real> inertia_of(int link) const;
 
-  ModelView<S> m_;
+  const ModelView<S>& m_;
   Spatial *acceleration_, *force_;
   SpatialInertia<Real>* composite_;
 };
@@ -235,9 +236,11 @@ template <class Real>
 CALM_DEVICE void SmoothDynamics<Real>::add_generalised(Spatial* forces, Real* out) const {
   for (int i = m_.num_links; i-- > 0;) {
     const LinkRow<S>& link = m_.links[i];
-    for (int d = link.first_velocity; d < link.first_velocity + link.num_velocities; ++d)
-      out[d] = out[d] + dot(axes[d], forces[i]);
-    if (link.parent >= 0) forces[link.parent] = forces[link.parent] + forces[i];
+    const Spatial force = forces[i];
+    in_groups<3>(
+        link.first_velocity, link.first_velocity + link.num_velocities,
+        [&](int d) { return out[d] + dot(axes[d], force); }, [&](int d, const Real& sum) { out[d] = sum; });
+    if (link.parent >= 0) forces[link.parent] = forces[link.parent] + force;
   }
 }
 

@@ -19,20 +19,22 @@ class Stepper {
   // of the solver's residual: single precision goes no lower for certain
   static constexpr double kSingleTolerance = 2e-6, kDoubleTolerance = 1e-10;
 
-  CALM_DEVICE Stepper(const ModelView<S>& model, int contact_room, Arena& arena)
-      : dynamics(model, arena),
-        finder(model, dynamics, contact_room, arena),
-        solver(model, dynamics, finder, arena),
-        positions(arena.take<Real>(model.num_positions)),
-        velocities(arena.take<Real>(model.num_velocities)),
-        accelerations(arena.take<Real>(model.num_velocities)),
-        forces(arena.take<Real>(model.num_velocities)),
+  // All but `arena` must outlive this. room: at least the model's sizes.
+  CALM_DEVICE constexpr Stepper(const ModelView<S>& model, const Sizes& room, SmoothDynamics<Real>& with_dynamics,
+                                ContactFinder<Real>& with_finder, ConstraintSolver<Real>& with_solver, Arena& arena)
+      : dynamics(with_dynamics),
+        finder(with_finder),
+        solver(with_solver),
+        positions(arena.take<Real>(room.positions)),
+        velocities(arena.take<Real>(room.velocities)),
+        accelerations(arena.take<Real>(room.velocities)),
+        forces(arena.take<Real>(room.velocities)),
         m_(model),
-        targets_(arena.take<Real>(model.num_dofs)),
-        dof_pos_(arena.take<Real>(model.num_dofs)),
-        added_(arena.take<Real>(model.num_velocities)),
-        quats_(arena.take<Quat4>(model.num_links)),
-        forces_(arena.take<Vec>(model.num_bodies + model.num_props)) {}
+        targets_(arena.take<Real>(room.dofs)),
+        dof_pos_(arena.take<Real>(room.dofs)),
+        added_(arena.take<Real>(room.velocities)),
+        quats_(arena.take<Quat4>(room.links)),
+        forces_(arena.take<Vec>(room.bodies)) {}
 
   CALM_DEVICE void load(const LaneRows<S>& rows);
   CALM_DEVICE void store(const LaneRows<S>& rows) const;
@@ -43,9 +45,9 @@ class Stepper {
   CALM_DEVICE void accelerate();
   CALM_DEVICE void report(const LaneReport<S>& out);
 
-  SmoothDynamics<Real> dynamics;
-  ContactFinder<Real> finder;
-  ConstraintSolver<Real> solver;
+  SmoothDynamics<Real>& dynamics;
+  ContactFinder<Real>& finder;
+  ConstraintSolver<Real>& solver;
   Real *positions, *velocities, *accelerations, *forces;
 
  private:
@@ -66,7 +68,7 @@ class Stepper {
   CALM_DEVICE void turn(Real* quat, const Real* angular);
   CALM_DEVICE void watch();
 
-  ModelView<S> m_;
+  const ModelView<S>& m_;
   Real *targets_, *dof_pos_, *added_;
   Quat4* quats_;  // (links) world
   Vec* forces_;   // (bodies + props)
@@ -330,5 +332,25 @@ CALM_DEVICE void Stepper<Real>::report(const LaneReport<S>& out) {
     put(r.z, out.body_rot, 4 * b + 2), put(r.w, out.body_rot, 4 * b + 3);
   }
 }
+
+// A Stepper and the stages that it goes through. A GPU has them as variables of their own instead: as parts of one
+// object that point at each other they would have to lie in memory.
+template <class Real>
+struct Stages {
+  using S = ScalarOf<Real>;
+
+  CALM_DEVICE constexpr Stages(const ModelView<S>& model, const Sizes& room, Arena& arena)
+      : dynamics(model, room, arena),
+        finder(model, room, dynamics, arena),
+        solver(model, room, dynamics, finder, arena),
+        stepper(model, room, dynamics, finder, solver, arena) {}
+  Stages(const Stages&) = delete;
+  Stages& operator=(const Stages&) = delete;
+
+  SmoothDynamics<Real> dynamics;
+  ContactFinder<Real> finder;
+  ConstraintSolver<Real> solver;
+  Stepper<Real> stepper;
+};
 
 }  // namespace calm

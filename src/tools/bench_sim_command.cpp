@@ -4,7 +4,8 @@
 // down. So the states are recorded first, as snapshots: the reduced state of every environment and the PD targets of
 // the control steps that follow. Each backend then gets each snapshot, makes one step that is not timed (the solver
 // starts from nothing) and is timed over the rest. Backends take turns snapshot by snapshot: the machine's noise hits
-// all alike.
+// all alike. A GPU is timed twice: as the seam has it, copies to and fro included, and as "cuda_on_device", with
+// targets and reports staying in its memory.
 #include <fmt/format.h>
 #include <mujoco/mujoco.h>
 #include <yaml-cpp/yaml.h>
@@ -24,6 +25,9 @@
 #include "motion/library.h"
 #include "sim/fall.h"
 #include "sim/simulator.h"
+#ifdef CALM_WITH_CUDA
+#include "sim/cuda/cuda_simulator.h"
+#endif
 #include "tools/commands.h"
 #include "tools/machine.h"
 #include "tools/paths.h"
@@ -65,6 +69,12 @@ struct PolicyLoop {
   std::optional<MotionLibrary> library;
   std::vector<int> clips, latents;  // of library, of policy; those that both know
   PhysicsSettings physics;
+};
+
+struct Contestant {
+  std::string name;
+  std::unique_ptr<Simulator> simulator;
+  bool on_device = false;
 };
 
 struct Timing {
@@ -289,71 +299,92 @@ class Recorder {
   std::vector<Record> records_;
 };
 
-// One backend on one snapshot.
-void time_snapshot(Simulator& simulator, const Snapshot& snapshot, Timing& timing) {
-  const int envs = simulator.state().num_envs;
-  const size_t dofs = simulator.state().num_dofs;
-  for (int e = 0; e < envs; ++e) simulator.set_state(e, snapshot[e].root, snapshot[e].dof_pos, snapshot[e].dof_vel);
-  std::vector<float> targets(envs * dofs);
-  for (int step = 0; step <= kTimedSteps; ++step) {
-    for (int e = 0; e < envs; ++e)
-      std::copy_n(snapshot[e].targets.data() + step * dofs, dofs, targets.data() + e * dofs);
-    const auto begin = std::chrono::steady_clock::now();
-    simulator.step(targets);
-    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    if (step == 0) continue;
-    timing.seconds += seconds, timing.steps += envs;
-    const BatchState& s = simulator.state();
-    for (int e = 0; e < envs; ++e) {
-      timing.contacts += s.num_contacts[e], timing.iterations += s.solver_iterations[e];
-      timing.residual += s.solver_residual[e];
-      timing.worst_residual = std::max<double>(timing.worst_residual, s.solver_residual[e]);
-    }
+double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+// Of the last step, `times` over.
+void count_solver(const BatchState& s, int times, Timing& timing) {
+  for (int e = 0; e < s.num_envs; ++e) {
+    timing.contacts += times * s.num_contacts[e], timing.iterations += times * s.solver_iterations[e];
+    timing.residual += times * s.solver_residual[e];
+    timing.worst_residual = std::max<double>(timing.worst_residual, s.solver_residual[e]);
   }
 }
 
-nlohmann::ordered_json measure(const Recording& recording, const std::vector<std::string>& backends,
-                               const std::vector<std::unique_ptr<Simulator>>& simulators,
+// One backend on one snapshot.
+void time_snapshot(const Contestant& contestant, const Snapshot& snapshot, Timing& timing) {
+  Simulator& simulator = *contestant.simulator;
+  const int envs = simulator.state().num_envs;
+  const size_t dofs = simulator.state().num_dofs;
+  for (int e = 0; e < envs; ++e) simulator.set_state(e, snapshot[e].root, snapshot[e].dof_pos, snapshot[e].dof_vel);
+  std::vector<float> targets((kTimedSteps + 1) * envs * dofs);
+  for (int step = 0; step <= kTimedSteps; ++step)
+    for (int e = 0; e < envs; ++e)
+      std::copy_n(snapshot[e].targets.data() + step * dofs, dofs, targets.data() + (step * envs + e) * dofs);
+  timing.steps += static_cast<int64_t>(kTimedSteps) * envs;
+#ifdef CALM_WITH_CUDA
+  if (contestant.on_device) {
+    auto& gpu = static_cast<CudaSimulator&>(simulator);
+    const DeviceArray<float> there(targets);
+    gpu.step_on_device(there.data());
+    CudaSimulator::wait();
+    const double begin = now_s();
+    for (int step = 1; step <= kTimedSteps; ++step) gpu.step_on_device(there.data() + step * envs * dofs);
+    CudaSimulator::wait();
+    timing.seconds += now_s() - begin;
+    count_solver(simulator.state(), kTimedSteps, timing);
+    return;
+  }
+#endif
+  for (int step = 0; step <= kTimedSteps; ++step) {
+    const double begin = now_s();
+    simulator.step({targets.data() + step * envs * dofs, envs * dofs});
+    if (step == 0) continue;
+    timing.seconds += now_s() - begin;
+    count_solver(simulator.state(), 1, timing);
+  }
+}
+
+nlohmann::ordered_json measure(const Recording& recording, const std::vector<Contestant>& contestants,
                                const PhysicsSettings& physics, const BenchSimOptions& options) {
-  std::vector<Timing> timings(backends.size());
+  std::vector<Timing> timings(contestants.size());
   Progress progress("bench sim: timing, " + recording.states + " states",
                     static_cast<double>(recording.snapshots.size()), "snapshots");
   for (size_t s = 0; s < recording.snapshots.size(); ++s) {
-    for (size_t b = 0; b < backends.size(); ++b)
-      if (timings[b].seconds < options.slow_seconds) time_snapshot(*simulators[b], recording.snapshots[s], timings[b]);
+    for (size_t c = 0; c < contestants.size(); ++c)
+      if (timings[c].seconds < options.slow_seconds) time_snapshot(contestants[c], recording.snapshots[s], timings[c]);
     progress.update(static_cast<double>(s + 1));
   }
   nlohmann::ordered_json out;
-  for (size_t b = 0; b < backends.size(); ++b) {
-    const Timing& t = timings[b];
+  for (size_t c = 0; c < contestants.size(); ++c) {
+    const Timing& t = timings[c];
+    const std::string& name = contestants[c].name;
     const auto steps = static_cast<double>(t.steps);
-    out["control_steps_per_s"][backends[b]] = steps / t.seconds;
-    if (b == 0) out["mean_contacts"] = t.contacts / steps;
-    out["solver_residual"][backends[b]] = {{"mean", t.residual / steps}, {"max", t.worst_residual}};
-    out["iterations"][backends[b]] = t.iterations / steps / physics.substeps;  // a substep
+    out["control_steps_per_s"][name] = steps / t.seconds;
+    if (c == 0) out["mean_contacts"] = t.contacts / steps;
+    out["solver_residual"][name] = {{"mean", t.residual / steps}, {"max", t.worst_residual}};
+    out["iterations"][name] = t.iterations / steps / physics.substeps;  // a substep
   }
   return out;
 }
 
-std::optional<double> ratio_to_mujoco(const nlohmann::ordered_json& part, const std::vector<std::string>& backends) {
+std::optional<double> ratio_to_mujoco(const nlohmann::ordered_json& part, const std::string& first) {
   const auto& rates = part["control_steps_per_s"];
-  if (backends[0] == "mujoco" || !rates.contains("mujoco")) return std::nullopt;
-  return rates[backends[0]].get<double>() / rates["mujoco"].get<double>();
+  if (first == "mujoco" || !rates.contains("mujoco")) return std::nullopt;
+  return rates[first].get<double>() / rates["mujoco"].get<double>();
 }
 
-void print(const nlohmann::ordered_json& out, const std::vector<std::string>& backends) {
+void print(const nlohmann::ordered_json& out, const std::string& first) {
   for (const char* kind : {"policy_states", "random_actions"}) {
     const auto& part = out[kind];
     const std::string states =
         kind == std::string("policy_states") ? out["states"].get<std::string>() + " states" : "random actions";
     fmt::print("{}: {:.1f} contacts in the mean\n", states, part["mean_contacts"].get<double>());
-    for (const std::string& backend : backends)
-      fmt::print("  {:12} {:>10.0f} control steps/s  {:4.1f} iterations a substep  residual {:.1e}, at most {:.1e}\n",
-                 backend, part["control_steps_per_s"][backend].get<double>(), part["iterations"][backend].get<double>(),
-                 part["solver_residual"][backend]["mean"].get<double>(),
-                 part["solver_residual"][backend]["max"].get<double>());
-    if (const auto ratio = ratio_to_mujoco(part, backends))
-      fmt::print("  {} over mujoco: {:.1f}\n", backends[0], *ratio);
+    for (const auto& [name, rate] : part["control_steps_per_s"].items())
+      fmt::print("  {:14} {:>10.0f} control steps/s  {:4.1f} iterations a substep  residual {:.1e}, at most {:.1e}\n",
+                 name, rate.get<double>(), part["iterations"][name].get<double>(),
+                 part["solver_residual"][name]["mean"].get<double>(),
+                 part["solver_residual"][name]["max"].get<double>());
+    if (const auto ratio = ratio_to_mujoco(part, first)) fmt::print("  {} over mujoco: {:.1f}\n", first, *ratio);
   }
 }
 
@@ -364,9 +395,12 @@ void bench_sim(const BenchSimOptions& options) {
   const std::optional<PolicyLoop> loop = open_loop(options, character);
   PhysicsSettings physics = loop ? loop->physics : PhysicsSettings{};
   if (options.no_self_collision) physics.self_collision = false;
-  std::vector<std::unique_ptr<Simulator>> simulators;
-  for (const std::string& backend : backends)
-    simulators.push_back(make_simulator(backend, character, physics, options.envs, pool));
+  std::vector<Contestant> contestants;
+  for (const std::string& backend : backends) {
+    contestants.push_back({backend, make_simulator(backend, character, physics, options.envs, pool)});
+    if (backend == "cuda")
+      contestants.push_back({"cuda_on_device", make_simulator(backend, character, physics, options.envs, pool), true});
+  }
 
   const std::string fastest = available_backends().front();
   const Recording policy_states = [&] {
@@ -376,19 +410,19 @@ void bench_sim(const BenchSimOptions& options) {
   const Recording random_actions = Recorder(character, physics, fastest, options, pool).random_actions();
 
   nlohmann::ordered_json out;
-  out["policy_states"] = measure(policy_states, backends, simulators, physics, options);
-  out["random_actions"] = measure(random_actions, backends, simulators, physics, options);
+  out["policy_states"] = measure(policy_states, contestants, physics, options);
+  out["random_actions"] = measure(random_actions, contestants, physics, options);
   out["envs"] = options.envs, out["threads"] = pool.size();
   out["states"] = policy_states.states;
   out["machine"] = {{"processor", processor()},
                     {"cores", std::thread::hardware_concurrency()},
                     {"mujoco", mj_versionString()},
                     {"compiler", __VERSION__}};
-  if (const auto ratio = ratio_to_mujoco(out["policy_states"], backends)) out["ratio"] = *ratio;
+  if (const auto ratio = ratio_to_mujoco(out["policy_states"], backends[0])) out["ratio"] = *ratio;
   if (options.json)
     fmt::print("{}\n", out.dump(2));
   else
-    print(out, backends);
+    print(out, backends[0]);
 }
 
 }  // namespace

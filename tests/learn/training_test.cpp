@@ -86,6 +86,31 @@ TEST(Training, TinyPresetLearns) {
   EXPECT_GT(trainer.stats().at("accuracy_clips"), 0.5);
 }
 
+// Where simulation and learning share a GPU.
+TEST(Training, LearnsOnAGpu) {
+  if (!torch::cuda::is_available()) GTEST_SKIP() << "needs a GPU, and a LibTorch with CUDA";
+  auto settings = tiny();
+  settings.device = "cuda", settings.backend = "auto";
+  LowLevelTrainer trainer(settings, human(), generated());
+  double first = 0.0, last = 0.0;
+  constexpr int kIterations = 50, kShare = 8;
+  for (int i = 0; i < kIterations; ++i) {
+    trainer.iterate();
+    const double tracking = trainer.stats().at("tracking");
+    if (i < kShare) first += tracking / kShare;
+    if (i >= kIterations - kShare) last += tracking / kShare;
+  }
+  EXPECT_GT(last, first + 0.03) << first << " -> " << last;
+
+  // a checkpoint goes on there
+  const std::string checkpoint = trainer.save();
+  LowLevelTrainer resumed(settings, human(), generated());
+  resumed.load(checkpoint, "test");
+  resumed.iterate();
+  EXPECT_EQ(resumed.iteration(), kIterations + 1);
+  EXPECT_NEAR(resumed.stats().at("tracking"), last, 0.1);
+}
+
 TEST(Training, DamagedCheckpointIsOneError) {
   LowLevelTrainer trainer(tiny(), human(), generated());
   trainer.iterate();

@@ -62,7 +62,7 @@ TEST(MotionLibrary, WindowIsNewestFirstAndRepeatsTheFirstFrame) {
 TEST(MotionLibrary, SingleFrameClipIsAPose) {
   const MotionLibrary library(human(), {gliding_clip(human(), 1, 30.0f)});
   Rng rng(1);
-  const Window window = library.sample_encoder_window(0, 60, kDt, rng);
+  const Window window = library.sampler().sample_encoder_window(0, 60, kDt, rng);
   EXPECT_EQ(window.time, 0.0f);
   std::vector<float> out(static_cast<size_t>(3 * human().motion_feature_size()), NAN);
   library.window_features(window, 3, kDt, out.data());
@@ -75,9 +75,9 @@ TEST(MotionLibrary, EncoderWindowsCoverTheirRange) {
   Rng rng(2);
   float least = 99.0f, most = 0.0f;
   for (int i = 0; i < 3000; ++i) {
-    const float time = library.sample_encoder_window(0, 60, kDt, rng).time;
+    const float time = library.sampler().sample_encoder_window(0, 60, kDt, rng).time;
     least = std::min(least, time), most = std::max(most, time);
-    EXPECT_EQ(library.sample_encoder_window(1, 60, kDt, rng).time, 1.0f);
+    EXPECT_EQ(library.sampler().sample_encoder_window(1, 60, kDt, rng).time, 1.0f);
   }
   EXPECT_GE(least, 59 * kDt - 1e-6f);
   EXPECT_LE(most, 4.0f);
@@ -93,7 +93,7 @@ TEST(MotionLibrary, DiscriminatorWindowsLieInTheEncoderWindow) {
   // in the middle of a long clip: 10 frames anywhere in the 60
   float least = 99.0f, most = 0.0f;
   for (int i = 0; i < 3000; ++i) {
-    const Window w = library.sample_discriminator_window({0, 3.0f}, 60, 10, kDt, rng);
+    const Window w = library.sampler().sample_discriminator_window({0, 3.0f}, 60, 10, kDt, rng);
     EXPECT_EQ(w.clip, 0);
     least = std::min(least, w.time), most = std::max(most, w.time);
   }
@@ -103,12 +103,12 @@ TEST(MotionLibrary, DiscriminatorWindowsLieInTheEncoderWindow) {
   EXPECT_LE(most, 3.0f);
   // a clip shorter than the encoder window: the part that the clip covers
   for (int i = 0; i < 300; ++i) {
-    const float time = library.sample_discriminator_window({1, 1.0f}, 60, 10, kDt, rng).time;
+    const float time = library.sampler().sample_discriminator_window({1, 1.0f}, 60, 10, kDt, rng).time;
     EXPECT_GE(time, 9 * kDt - 1e-6f);
     EXPECT_LE(time, 1.0f);
   }
   // shorter than the discriminator's window: all of it
-  EXPECT_EQ(library.sample_discriminator_window({2, 4 * kDt}, 60, 10, kDt, rng).time, 4 * kDt);
+  EXPECT_EQ(library.sampler().sample_discriminator_window({2, 4 * kDt}, 60, 10, kDt, rng).time, 4 * kDt);
 }
 
 TEST(MotionLibrary, ClipsAreSampledByWeight) {
@@ -120,7 +120,7 @@ TEST(MotionLibrary, ClipsAreSampledByWeight) {
   const MotionLibrary library(human(), clips);
   Rng rng(6);
   int counts[3] = {};
-  for (int i = 0; i < 4000; ++i) ++counts[library.sample_clip(rng)];
+  for (int i = 0; i < 4000; ++i) ++counts[library.sampler().sample_clip(rng)];
   EXPECT_EQ(counts[1], 0);
   EXPECT_NEAR(counts[0] / 4000.0, 0.25, 0.03);
   EXPECT_EQ(library.clip_index("clip 3"), 2);

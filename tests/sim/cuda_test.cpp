@@ -221,9 +221,9 @@ TEST(Cuda, WhatIsSetShowsBeforeAndAfterItIsSent) {
 
 TEST(Cuda, CountsWhatItHasNoRoomFor) {
   NEEDS_GPU();
-  // twenty boxes on the floor: eighty contacts
+  // forty boxes on the floor: a hundred and sixty contacts
   std::string boxes;
-  for (int i = 0; i < 20; ++i)
+  for (int i = 0; i < 40; ++i)
     boxes += fmt::format(R"(<geom type="box" size=".05 .05 .05" pos="{} {} .05" mass="1"/>)", i % 5, i / 5);
   const Character table = parse_character("<mujoco><worldbody><body name=\"table\"><freejoint/>" + boxes +
                                               "<body name=\"lid\" pos=\"0 0 1\"><joint name=\"lid\" axis=\"0 1 0\"/>"

@@ -10,8 +10,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
+#include "sim/cuda/device_memory.h"
 #include "sim/model.h"
 
 struct CUevent_st;
@@ -63,8 +65,14 @@ class CudaEngine {
   // Queues the first `count` slots; slots() and slot_envs() are then others, free to be filled.
   void set(int count);
 
+  // Queues setting every environment for which row_of[env] >= 0 from that row of `table`, rows as those of slots. Both
+  // on the GPU.
+  void set_from(const float* table, const int* row_of);
+
   // Queues a control step. targets: (env x dof) rad, on the processor or the GPU.
   void step(const float* targets, bool on_device);
+
+  static void wait();  // for all that is queued
 
   // Waits for all that is queued and copies the report to the processor: rows() of all but kState, and the counts.
   void fetch();
@@ -80,37 +88,32 @@ class CudaEngine {
   struct Release {
     void operator()(void* memory) const { release(memory); }
   };
-  static void free_device(void* memory);
   static void free_pinned(void* memory);
   static void destroy_event(void* event);
   template <class T>
-  using Device = std::unique_ptr<T[], Release<free_device>>;
-  template <class T>
   using Pinned = std::unique_ptr<T[], Release<free_pinned>>;  // the processor's, that the GPU copies from and to
-  template <class T>
-  static Device<T> on_device(size_t count);
   template <class T>
   static Pinned<T> pinned(size_t count);
   const unsigned long long* counts() const { return reinterpret_cast<const unsigned long long*>(report_.get()); }
 
   int num_envs_, kernel_ = 0;  // of the sizes that a thread's memory comes in
-  std::vector<Device<std::byte>> tables_;
-  ModelView<float> model_;  // over `tables_`
-  int contact_room_ = 0;
+  std::vector<DeviceArray<std::byte>> tables_;
+  ModelView<float> model_;   // over `tables_`
+  size_t common_bytes_ = 0;  // of a warp
   std::array<int, kNumRows> widths_{}, slot_offset_{};
   std::array<size_t, kNumRows> report_offset_{};  // floats
   std::array<float*, kNumRows> device_{};
-  Device<float> state_, device_report_;
+  DeviceArray<float> state_, device_report_;
   size_t report_size_ = 0;
   Pinned<float> report_;
-  Device<float> targets_;
+  DeviceArray<float> targets_;
 
   int slot_width_ = 0, filling_ = 0;
   Pinned<float> slots_[2];
   Pinned<int> slot_envs_[2];
   std::unique_ptr<CUevent_st, Release<destroy_event>> copied_[2];
-  Device<float> device_slots_;
-  Device<int> device_slot_envs_;
+  DeviceArray<float> device_slots_;
+  DeviceArray<int> device_slot_envs_;
 };
 
 }  // namespace calm

@@ -156,6 +156,24 @@ void CudaSimulator::step_on_device(const float* device_targets) {
   stale_ = true;
 }
 
+std::vector<float> CudaSimulator::rows_of(std::span<const State> states) {
+  const std::vector<double> before = save(0);
+  std::vector<float> rows;
+  for (const State& state : states) {
+    set_state(0, state.root, state.dof_pos, state.dof_vel);
+    const float* row = slot(0, Rows::kState);  // the first of a slot
+    rows.insert(rows.end(), row, row + row_width());
+  }
+  restore(0, before);
+  return rows;
+}
+
+void CudaSimulator::set_on_device(const float* table, const int* row_of) {
+  send();
+  engine_->set_from(table, row_of);
+  stale_ = true;
+}
+
 const DeviceState& CudaSimulator::device_state() const {
   send();
   return device_;

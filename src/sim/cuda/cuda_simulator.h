@@ -47,6 +47,19 @@ class CudaSimulator final : public Simulator {
   // One control step. device_targets: (env x dof) rad, in the GPU's memory. Returns before it is done.
   void step_on_device(const float* device_targets);
 
+  // What puts an environment into a state, as numbers that may wait in the GPU's memory: a row for each state, of
+  // row_width(). And their use: environment e is set to row row_of[e] of `table`, or left where that is negative; both
+  // in the GPU's memory.
+  struct State {
+    RootState root;
+    std::vector<float> dof_pos, dof_vel;
+  };
+  int row_width() const { return engine_->slot_width(); }
+  std::vector<float> rows_of(std::span<const State> states);
+  void set_on_device(const float* table, const int* row_of);
+
+  static void wait() { CudaEngine::wait(); }  // for all that is queued
+
  private:
   struct Copy {  // of an environment's coordinates
     std::vector<double> positions, velocities;

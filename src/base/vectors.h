@@ -1,17 +1,10 @@
 // Numbers, small vectors and matrices that the simulation's stages are written in. Real is a float or double of one
-// environment, or several environments' in lanes (lanes.h). One source for processor and GPU: CALM_DEVICE marks what
-// both compile.
+// environment, or several environments' in lanes (sim/lanes.h). One source for processor and GPU.
 #pragma once
 
 #include <cmath>
 
-#ifdef __CUDACC__
-#define CALM_DEVICE __host__ __device__
-#define CALM_INLINE __host__ __device__ __forceinline__
-#else
-#define CALM_DEVICE
-#define CALM_INLINE [[gnu::always_inline]] inline  // compilers count a lane's instruction as many and would call
-#endif
+#include "base/device.h"
 
 namespace calm {
 
@@ -35,12 +28,51 @@ CALM_INLINE Real real(double value) {
 
 CALM_INLINE double select(bool condition, double yes, double no) { return condition ? yes : no; }
 CALM_INLINE float select(bool condition, float yes, float no) { return condition ? yes : no; }
-CALM_INLINE bool any(bool condition) { return condition; }
+
+// Over the lanes. To a GPU a warp is what a vector is to a processor: its threads take the same way, all of them.
+CALM_INLINE bool any(bool condition) {
+#ifdef __CUDA_ARCH__
+  return __any_sync(0xffffffffu, condition) != 0;
+#else
+  return condition;
+#endif
+}
+CALM_INLINE int most(int count) {
+#ifdef __CUDA_ARCH__
+  return __reduce_max_sync(0xffffffffu, count);
+#else
+  return count;
+#endif
+}
+// Before and after memory common to the lanes changes.
+CALM_INLINE void meet_lanes() {
+#ifdef __CUDA_ARCH__
+  __syncwarp();
+#endif
+}
+
 CALM_INLINE double lane(double value, int) { return value; }
 CALM_INLINE float lane(float value, int) { return value; }
 CALM_INLINE bool lane(bool value, int) { return value; }
 CALM_INLINE void set_lane(double& value, int, double to) { value = to; }
 CALM_INLINE void set_lane(float& value, int, float to) { value = to; }
+
+// put(i, get(i)) from begin to end. What is put is not what the next are got from, which a compiler cannot know: a GPU,
+// which would wait for each, does `Count` at a time; a processor looks ahead by itself and has not the registers.
+template <int Count, class Get, class Put>
+CALM_INLINE void in_groups(int begin, int end, Get get, Put put) {
+  int i = begin;
+#ifdef __CUDA_ARCH__
+  for (; i + Count <= end; i += Count) {
+    decltype(get(0)) values[Count];
+    CALM_UNROLL
+    for (int k = 0; k < Count; ++k) values[k] = get(i + k);
+    CALM_UNROLL
+    for (int k = 0; k < Count; ++k) put(i + k, values[k]);
+  }
+#endif
+  for (; i < end; ++i) put(i, get(i));
+}
 
 template <class Real>
 CALM_INLINE Real larger(const Real& a, const Real& b) {
