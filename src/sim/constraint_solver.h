@@ -36,6 +36,7 @@ class ConstraintSolver {
   using Vec = Vec3Of<Real>;
   using Mask = MaskOf<Real>;
   using Spatial = SpatialVec<Real>;
+  using Sides = ContactSides<S>;
 
   // All but `arena` must outlive this.
   CALM_DEVICE constexpr ConstraintSolver(const ModelView<S>& model, const Sizes& room,
@@ -79,19 +80,21 @@ class ConstraintSolver {
   }
   CALM_DEVICE static Real impedance_at(const Real& distance);
   // The floor's normal is z.
-  CALM_INLINE static Vec in_frame(const Contact<Real>& c, const Vec& v) {
+  CALM_INLINE static Vec in_frame(const Sides& s, const Contact<Real>& c, const Vec& v) {
     const Vec& t = c.tangent;
-    if (c.link_a < 0) return {v.z, t.x * v.x + t.y * v.y, t.x * v.y - t.y * v.x};
+    if (s.link_a < 0) return {v.z, t.x * v.x + t.y * v.y, t.x * v.y - t.y * v.x};
     return {dot(c.normal, v), dot(t, v), dot(cross(c.normal, t), v)};
   }
-  CALM_INLINE static Vec in_world(const Contact<Real>& c, const Vec& v) {
+  CALM_INLINE static Vec in_world(const Sides& s, const Contact<Real>& c, const Vec& v) {
     const Vec& t = c.tangent;
-    if (c.link_a < 0) return {v.y * t.x - v.z * t.y, v.y * t.y + v.z * t.x, v.x};
+    if (s.link_a < 0) return {v.y * t.x - v.z * t.y, v.y * t.y + v.z * t.x, v.x};
     return v.x * c.normal + v.y * t + v.z * cross(c.normal, t);
   }
-  CALM_INLINE Vec relative(const Contact<Real>& c, const Spatial* motions) const {
-    const Vec b = at_point(motions[c.link_b], c.point);
-    return in_frame(c, c.link_a < 0 ? b : b - at_point(motions[c.link_a], c.point));
+  CALM_INLINE Vec relative(int i, const Spatial* motions) const {
+    const Contact<Real>& c = finder_->contacts[i];
+    const Sides& s = finder_->sides[i];
+    const Vec b = at_point(motions[s.link_b], c.point);
+    return in_frame(s, c, s.link_a < 0 ? b : b - at_point(motions[s.link_a], c.point));
   }
   // The four edges' values where the contact's are `at`.
   CALM_INLINE static void edges(const Vec& at, const Real& friction, Real (&out)[4]) {
@@ -99,7 +102,7 @@ class ConstraintSolver {
     out[0] = at.x + y, out[1] = at.x - y, out[2] = at.x + z, out[3] = at.x - z;
   }
   CALM_DEVICE static Real times(const Limit& limit, const Real* x);
-  CALM_DEVICE static Vec force_in_frame(const Contact<Real>& c);
+  CALM_DEVICE static Vec force_in_frame(const Sides& s, const Contact<Real>& c);
 
   CALM_DEVICE void prepare(const Real* velocities);
   CALM_DEVICE void place_edges(const Real* acceleration);
@@ -107,8 +110,8 @@ class ConstraintSolver {
   CALM_DEVICE void find_pattern();
   CALM_DEVICE void start_hessian();
   CALM_DEVICE void update_hessian();
-  CALM_DEVICE void add_floor_stiffness(const Contact<Real>& c, const Vec& g_diagonal, const Vec& g_off);
-  CALM_DEVICE void add_pair_stiffness(const Contact<Real>& c, const Vec& g_diagonal, const Vec& g_off);
+  CALM_DEVICE void add_floor_stiffness(const Sides& s, const Contact<Real>& c, const Vec& g_diagonal, const Vec& g_off);
+  CALM_DEVICE void add_pair_stiffness(const Sides& s, const Contact<Real>& c, const Vec& g_diagonal, const Vec& g_off);
   CALM_DEVICE void spread_floor_stiffness();
   template <int Rows>
   CALM_DEVICE void eliminate(int top, Real* x);
@@ -248,9 +251,10 @@ CALM_DEVICE void ConstraintSolver<Real>::prepare(const Real* velocities) {
   for (int i = 0; i < finder_->num_contacts; ++i) {
     Contact<Real>& c = finder_->contacts[i];
     const Real impedance = impedance_at(c.distance);
-    const S weight = c.inverse_weight * (1 + c.friction * c.friction) * 2 * c.friction * c.friction;
+    const Sides& s = finder_->sides[i];
+    const S weight = s.inverse_weight * (1 + s.friction * s.friction) * 2 * s.friction * s.friction;
     c.stiffness = select(c.active, one / regulariser(impedance, Real(weight)), zero);
-    const Vec v = relative(c, dynamics_->velocity);
+    const Vec v = relative(i, dynamics_->velocity);
     c.along = {b * v.x + select(c.active, k * impedance * c.distance, zero), b * v.y, b * v.z};
   }
 }
@@ -261,14 +265,14 @@ CALM_DEVICE void ConstraintSolver<Real>::place_edges(const Real* acceleration) {
   for (int i = 0; i < num_limits_; ++i) limits_[i].at = times(limits_[i], acceleration) + limits_[i].along;
   Contact<Real>* contacts = finder_->contacts;
   in_groups<2>(
-      0, finder_->num_contacts, [&](int i) { return relative(contacts[i], moved_) + contacts[i].along; },
+      0, finder_->num_contacts, [&](int i) { return relative(i, moved_) + contacts[i].along; },
       [&](int i, const Vec& at) { contacts[i].at = at; });
 }
 
 // Forces of the four edges, gathered in the contact's frame.
 template <class Real>
-CALM_DEVICE auto ConstraintSolver<Real>::force_in_frame(const Contact<Real>& c) -> Vec {
-  const Real zero = real<Real>(0), m = Real(c.friction);
+CALM_DEVICE auto ConstraintSolver<Real>::force_in_frame(const Sides& s, const Contact<Real>& c) -> Vec {
+  const Real zero = real<Real>(0), m = Real(s.friction);
   Real f[4];
   edges(c.at, m, f);
   for (Real& v : f) v = -c.stiffness * smaller(v, zero);
@@ -297,13 +301,14 @@ CALM_DEVICE void ConstraintSolver<Real>::find_gradient(const Real* forces, const
       0, finder_->num_contacts,
       [&](int i) {
         const Contact<Real>& c = finder_->contacts[i];
-        const Vec force = in_world(c, force_in_frame(c));
+        const Sides& s = finder_->sides[i];
+        const Vec force = in_world(s, c, force_in_frame(s, c));
         return Spatial{cross(c.point, force), force};
       },
       [&](int i, const Spatial& wrench) {
-        const Contact<Real>& c = finder_->contacts[i];
-        forces_[c.link_b] = forces_[c.link_b] - wrench;
-        if (c.link_a >= 0) forces_[c.link_a] = forces_[c.link_a] + wrench;
+        const Sides& s = finder_->sides[i];
+        forces_[s.link_b] = forces_[s.link_b] - wrench;
+        if (s.link_a >= 0) forces_[s.link_a] = forces_[s.link_a] + wrench;
       });
   dynamics_->add_generalised(forces_, gradient_);
   Real largest = zero, strongest = zero;
@@ -319,7 +324,7 @@ CALM_DEVICE void ConstraintSolver<Real>::find_gradient(const Real* forces, const
 template <class Real>
 CALM_DEVICE void ConstraintSolver<Real>::find_pattern() {
   bool coupled = false;
-  for (int i = 0; i < finder_->num_contacts; ++i) coupled = coupled || finder_->contacts[i].link_a >= 0;
+  for (int i = 0; i < finder_->num_contacts; ++i) coupled = coupled || finder_->sides[i].link_a >= 0;
   if (!coupled && tree_only_) return;
   meet_lanes();
   const int n = m_.num_velocities;
@@ -327,7 +332,7 @@ CALM_DEVICE void ConstraintSolver<Real>::find_pattern() {
   meet_lanes();
   int done_a = -1, done_b = -1;
   for (int c = 0; c < finder_->num_contacts; ++c) {
-    const int a = finder_->contacts[c].link_a, b = finder_->contacts[c].link_b;
+    const int a = finder_->sides[c].link_a, b = finder_->sides[c].link_b;
     if (a < 0 || (a == done_a && b == done_b)) continue;
     done_a = a, done_b = b;
     // velocities that move one and not the other
@@ -360,9 +365,9 @@ CALM_DEVICE void ConstraintSolver<Real>::find_pattern() {
 // A contact's world stiffness G (at its point) as its link's spatial stiffness: with p the cross product by the point,
 // torque = p G (v - p w), force = G (v - p w).
 template <class Real>
-CALM_DEVICE void ConstraintSolver<Real>::add_floor_stiffness(const Contact<Real>& c, const Vec& g_diagonal,
-                                                             const Vec& g_off) {
-  SpatialStiffness& k = stiffness_[c.link_b];
+CALM_DEVICE void ConstraintSolver<Real>::add_floor_stiffness(const Sides& s, const Contact<Real>& c,
+                                                             const Vec& g_diagonal, const Vec& g_off) {
+  SpatialStiffness& k = stiffness_[s.link_b];
   const Vec& p = c.point;
   const Mat3Of<Real> al = {cross(p, {g_diagonal.x, g_off.z, g_off.y}), cross(p, {g_off.z, g_diagonal.y, g_off.x}),
                            cross(p, {g_off.y, g_off.x, g_diagonal.z})};
@@ -403,9 +408,9 @@ CALM_DEVICE void ConstraintSolver<Real>::spread_floor_stiffness() {
 
 // Velocities that move both sides alike have no part in it.
 template <class Real>
-CALM_DEVICE void ConstraintSolver<Real>::add_pair_stiffness(const Contact<Real>& c, const Vec& g_diagonal,
-                                                            const Vec& g_off) {
-  const int leaf_a = m_.links[c.link_a].last_velocity, leaf_b = m_.links[c.link_b].last_velocity;
+CALM_DEVICE void ConstraintSolver<Real>::add_pair_stiffness(const Sides& s, const Contact<Real>& c,
+                                                            const Vec& g_diagonal, const Vec& g_off) {
+  const int leaf_a = m_.links[s.link_a].last_velocity, leaf_b = m_.links[s.link_b].last_velocity;
   const std::uint64_t *chain_a = tree_bits_ + leaf_a * num_words_, *chain_b = tree_bits_ + leaf_b * num_words_;
   const auto shared = [&](int e) { return (chain_a[e / 64] & chain_b[e / 64]) >> e % 64 & 1; };
   int count = 0, count_a = 0;
@@ -474,7 +479,8 @@ CALM_DEVICE void ConstraintSolver<Real>::update_hessian() {
   bool floor = false;
   for (int i = 0; i < finder_->num_contacts; ++i) {
     Contact<Real>& c = finder_->contacts[i];
-    const Real m = Real(c.friction);
+    const Sides& sides = finder_->sides[i];
+    const Real m = Real(sides.friction);
     Real d[4];
     edges(c.at, m, d);
     Mask changed = zero > zero;
@@ -489,14 +495,15 @@ CALM_DEVICE void ConstraintSolver<Real>::update_hessian() {
     const Real nn = d[0] + d[1] + d[2] + d[3], nt = m * (d[0] - d[1]), ns = m * (d[2] - d[3]);
     const Real tt = m * m * (d[0] + d[1]), ss = m * m * (d[2] + d[3]);
     const Vec &n_axis = c.normal, &t_axis = c.tangent;
-    if (c.link_a < 0) {
-      for (int l = c.link_b; l >= 0 && !touched_[l]; l = m_.links[l].parent) {
+    if (sides.link_a < 0) {
+      for (int l = sides.link_b; l >= 0 && !touched_[l]; l = m_.links[l].parent) {
         touched_[l] = true;
         stiffness_[l] = {};
       }
       const Real xx = t_axis.x * t_axis.x, yy = t_axis.y * t_axis.y, xy = t_axis.x * t_axis.y;
       const Vec diagonal = {tt * xx + ss * yy, tt * yy + ss * xx, nn};
-      add_floor_stiffness(c, diagonal, {nt * t_axis.y + ns * t_axis.x, nt * t_axis.x - ns * t_axis.y, (tt - ss) * xy});
+      add_floor_stiffness(sides, c, diagonal,
+                          {nt * t_axis.y + ns * t_axis.x, nt * t_axis.x - ns * t_axis.y, (tt - ss) * xy});
       floor = true;
       continue;
     }
@@ -506,7 +513,7 @@ CALM_DEVICE void ConstraintSolver<Real>::update_hessian() {
                           a.y * n_axis.y + t.y * t_axis.y + s.y * s_axis.y,
                           a.z * n_axis.z + t.z * t_axis.z + s.z * s_axis.z};
     add_pair_stiffness(
-        c, diagonal,
+        sides, c, diagonal,
         {a.y * n_axis.z + t.y * t_axis.z + s.y * s_axis.z, a.x * n_axis.z + t.x * t_axis.z + s.x * s_axis.z,
          a.x * n_axis.y + t.x * t_axis.y + s.x * s_axis.y});
   }
@@ -676,7 +683,8 @@ CALM_DEVICE Real ConstraintSolver<Real>::line_search(const Real& start, const Ma
       const Contact<Real>& c = finder_->contacts[i];
       const Vec now = c.at + at * c.along;
       Real value[4], along[4], sum = zero, sum_second = zero;
-      edges(now, Real(c.friction), value), edges(c.along, Real(c.friction), along);
+      const Real friction = Real(finder_->sides[i].friction);
+      edges(now, friction, value), edges(c.along, friction, along);
       for (int e = 0; e < 4; ++e) {
         const Real k = select(value[e] < zero, along[e], zero);
         sum = sum + k * value[e], sum_second = sum_second + k * along[e];
@@ -728,7 +736,7 @@ CALM_DEVICE void ConstraintSolver<Real>::solve(const Real* velocities, const Rea
     for (int i = 0; i < num_limits_; ++i) limits_[i].along = times(limits_[i], step_);
     Contact<Real>* contacts = finder_->contacts;
     in_groups<2>(
-        0, finder_->num_contacts, [&](int i) { return relative(contacts[i], motions_); },
+        0, finder_->num_contacts, [&](int i) { return relative(i, motions_); },
         [&](int i, const Vec& along) { contacts[i].along = along; });
     // lanes that have arrived move by nothing
     const Real length = line_search(start, working);
@@ -761,7 +769,8 @@ CALM_DEVICE void ConstraintSolver<Real>::solve(const Real* velocities, const Rea
 template <class Real>
 CALM_DEVICE auto ConstraintSolver<Real>::contact_force(int i) const -> Vec {
   const Contact<Real>& c = finder_->contacts[i];
-  return in_world(c, force_in_frame(c));
+  const Sides& s = finder_->sides[i];
+  return in_world(s, c, force_in_frame(s, c));
 }
 
 }  // namespace calm

@@ -10,17 +10,21 @@
 
 namespace calm {
 
-template <class Real>
-struct Contact {
-  using S = ScalarOf<Real>;
-  using Vec = Vec3Of<Real>;
+// What touches, the same in all lanes.
+template <class S>
+struct ContactSides {
   int shape_a = -1, shape_b = 0;  // -1: the floor
   int link_a = -1, link_b = 0;
+  S friction{}, inverse_weight{};  // inverse_weight: sum of both sides' body_invweight0
+};
+
+template <class Real>
+struct Contact {
+  using Vec = Vec3Of<Real>;
   Vec point;            // from the root's position, half way between the surfaces
   Vec normal, tangent;  // unit, from a to b; the second tangent is normal x tangent
   Real distance;        // m, negative inside
   MaskOf<Real> active;
-  S friction, inverse_weight;  // inverse_weight: sum of both sides' body_invweight0
 
   // the constraint solver's: spring, where the relative acceleration is from its reference, how far a step moves it
   // (normal, tangents)
@@ -40,6 +44,7 @@ class ContactFinder {
   CALM_DEVICE constexpr ContactFinder(const ModelView<S>& model, const Sizes& room,
                                       const SmoothDynamics<Real>& dynamics, Arena& arena)
       : contacts(arena.take<Contact<Real>>(room.contacts)),
+        sides(arena.take_common<ContactSides<S>>(room.contacts)),
         capacity_(room.contacts),
         m_(model),
         dynamics_(&dynamics),
@@ -56,11 +61,12 @@ class ContactFinder {
   CALM_DEVICE void find();
 
   Contact<Real>* contacts;
+  ContactSides<S>* sides;  // of each
   int num_contacts = 0;
   int num_left_out = 0;  // since construction, for want of room
 
  private:
-  CALM_DEVICE Contact<Real>* take(const Mask& active);
+  CALM_DEVICE Contact<Real>* take(const Mask& active, const ContactSides<S>& of);
   CALM_DEVICE void add_floor(const ShapeRow<S>& shape, int index, const Vec& surface, const Real& distance,
                              const Mask& active, const Vec& tangent);
   CALM_DEVICE void add_floor_sphere(const ShapeRow<S>& shape, int index, const Vec& centre, const Vec& tangent);
@@ -105,12 +111,13 @@ int ContactFinder<Real>::room_for_all(const ModelView<S>& model) {
 }
 
 template <class Real>
-CALM_DEVICE Contact<Real>* ContactFinder<Real>::take(const Mask& active) {
+CALM_DEVICE Contact<Real>* ContactFinder<Real>::take(const Mask& active, const ContactSides<S>& of) {
   if (!any(active)) return nullptr;
   if (num_contacts == capacity_) {
     for (int l = 0; l < LanesOf<Real>::kCount; ++l) num_left_out += lane(active, l);
     return nullptr;
   }
+  sides[num_contacts] = of;
   return &contacts[num_contacts++];
 }
 
@@ -120,18 +127,16 @@ CALM_DEVICE Contact<Real>* ContactFinder<Real>::take(const Mask& active) {
 template <class Real>
 CALM_DEVICE void ContactFinder<Real>::add_floor(const ShapeRow<S>& shape, int index, const Vec& surface,
                                                 const Real& distance, const Mask& active, const Vec& tangent) {
-  Contact<Real>* contact = take(active);
+  Contact<Real>* contact = take(active, {-1, index, -1, shape.link, shape.floor_friction, shape.inverse_weight});
   if (contact == nullptr) return;
   const Real zero = real<Real>(0), one = real<Real>(1);
   const Real squared = tangent.x * tangent.x + tangent.y * tangent.y;
   const Mask upright = squared < real<Real>(1e-20);
   const Real inverse = one / square_root(select(upright, one, squared));
-  contact->shape_a = -1, contact->shape_b = index, contact->link_a = -1, contact->link_b = shape.link;
   contact->point = {surface.x, surface.y, surface.z - real<Real>(0.5) * distance};
   contact->normal = {zero, zero, one};
   contact->tangent = {select(upright, one, tangent.x * inverse), select(upright, zero, tangent.y * inverse), zero};
   contact->distance = distance, contact->active = active;
-  contact->friction = shape.floor_friction, contact->inverse_weight = shape.inverse_weight;
 }
 
 template <class Real>
@@ -217,11 +222,10 @@ CALM_DEVICE void ContactFinder<Real>::meet_floor(int index) {
 template <class Real>
 CALM_DEVICE void ContactFinder<Real>::add_pair(const PairRow<S>& pair, const Vec& point, const Vec& normal,
                                                const Real& distance, const Mask& active) {
-  Contact<Real>* contact = take(active);
+  Contact<Real>* contact = take(
+      active, {pair.a, pair.b, m_.shapes[pair.a].link, m_.shapes[pair.b].link, pair.friction, pair.inverse_weight});
   if (contact == nullptr) return;
   const Real zero = real<Real>(0), one = real<Real>(1);
-  contact->shape_a = pair.a, contact->shape_b = pair.b;
-  contact->link_a = m_.shapes[pair.a].link, contact->link_b = m_.shapes[pair.b].link;
   contact->point = point, contact->distance = distance, contact->active = active;
   // inactive lanes may hold anything: what they add must stay finite
   contact->normal = select<Real>(active, normal, Vec{zero, zero, one});
@@ -229,7 +233,6 @@ CALM_DEVICE void ContactFinder<Real>::add_pair(const PairRow<S>& pair, const Vec
   const Mask along_y = (n.y > real<Real>(0.5)) || (n.y < real<Real>(-0.5));
   Vec t = select<Real>(along_y, Vec{zero, zero, one} - n.z * n, Vec{zero, one, zero} - n.y * n);
   contact->tangent = (one / square_root(dot(t, t))) * t;
-  contact->friction = pair.friction, contact->inverse_weight = pair.inverse_weight;
 }
 
 // Spheres and capsules: the nearest points of their axes, then two spheres.

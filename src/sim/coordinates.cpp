@@ -98,6 +98,11 @@ void Coordinates::set_prop(int env, int prop, const RootState& state, double* q,
 
 void Coordinates::show_character(const double* q, const double* v, int env, BatchState& out) const {
   CharacterState scratch(character_);
+  show_character(q, v, env, out, scratch);
+}
+
+void Coordinates::show_character(const double* q, const double* v, int env, BatchState& out,
+                                 CharacterState& scratch) const {
   for (int j = 0; j < character_.num_joints(); ++j) {
     const Joint& joint = character_.joints[j];
     const double* at = q + model_.joints[j].position;

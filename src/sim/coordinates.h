@@ -31,8 +31,11 @@ class Coordinates {
                      double* positions, double* velocities) const;
   void set_prop(int env, int prop, const RootState& state, double* positions, double* velocities) const;
 
-  // Writes poses and velocities of the character's bodies and its DoFs, or a prop's, to row `env` of `out`.
+  // Writes poses and velocities of the character's bodies and its DoFs, or a prop's, to row `env` of `out`. With a
+  // scratch of the caller's nothing is allocated.
   void show_character(const double* positions, const double* velocities, int env, BatchState& out) const;
+  void show_character(const double* positions, const double* velocities, int env, BatchState& out,
+                      CharacterState& scratch) const;
   void show_prop(const double* positions, const double* velocities, int env, int prop, BatchState& out) const;
 
   // Adds to the velocities what changes that of a body's centre of mass by `change`, m/s, with the least kinetic

@@ -59,7 +59,8 @@ class LaneEngine final : public Engine<ScalarOf<Real>> {
       const Contact<Real>& c = stages_->finder.contacts[i];
       if (!lane(c.active, l)) continue;
       Inspection::Contact& contact = out.contacts.emplace_back();
-      contact.shape_a = c.shape_a, contact.shape_b = c.shape_b, contact.distance = lane(c.distance, l);
+      contact.shape_a = stages_->finder.sides[i].shape_a, contact.shape_b = stages_->finder.sides[i].shape_b;
+      contact.distance = lane(c.distance, l);
       put(c.point + stages_->dynamics.root_pos, contact.point);
       put(c.normal, contact.normal), put(c.tangent, contact.tangent);
       put(stages_->solver.contact_force(i), contact.force);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "sim/backend.h"
 
 namespace calm {
 
@@ -46,15 +47,7 @@ LaneSimulator<S>::LaneSimulator(const Character& character, const std::vector<Pr
   velocities_.resize(static_cast<size_t>(held) * model_.scalars.num_velocities);
   accelerations_.resize(velocities_.size());
   set_positions_.resize(positions_.size()), set_velocities_.resize(velocities_.size());
-  const CharacterState standing = default_state(character);
-  for (int env = 0; env < held; ++env) {
-    set_state(env, standing.root(), standing.dof_pos, standing.dof_vel);
-    for (int p = 0; p < num_props_; ++p) {
-      RootState at;
-      at.pos = props[p].pos, at.rot = props[p].rot;
-      set_prop(env, p, at);
-    }
-  }
+  start_standing(*this, held, character, props);
   state_.resize(character, num_envs, num_props_);
   for (int env = 0; env < num_envs; ++env) refresh_view(env);
 }
@@ -82,10 +75,7 @@ void LaneSimulator<S>::gather_targets(int block, std::span<const float> pd_targe
 
 template <class S>
 void LaneSimulator<S>::step(std::span<const float> pd_targets) {
-  if (pd_targets.size() != state_.dof_pos.size()) {
-    fail("simulator step: {} PD targets for {} environments of {} DoFs", pd_targets.size(), state_.num_envs,
-         state_.num_dofs);
-  }
+  check_targets(pd_targets, state_);
   pool_.parallel_for(blocks_, 1, [&](int block, int index) {
     Worker& worker = workers_[index];
     gather_targets(block, pd_targets, worker);
@@ -161,9 +151,7 @@ void LaneSimulator<S>::put_back(int env) {
     velocity(env, i) = set_velocities_[static_cast<size_t>(env) * nv + i];
     acceleration(env, i) = S{0};
   }
-  const size_t bodies = state_.num_bodies;
-  std::fill_n(state_.contact_force.begin() + 3 * env * bodies, 3 * bodies, 0.0f);
-  std::fill_n(state_.prop_force.begin() + 3 * env * num_props_, 3 * num_props_, 0.0f);
+  clear_all_forces(state_, env);
 }
 
 template <class S>
@@ -172,8 +160,7 @@ void LaneSimulator<S>::set_state(int env, const RootState& root, std::span<const
   Copy rows = copy(env);
   coordinates_->set_character(env, root, dof_pos, dof_vel, rows.positions.data(), rows.velocities.data());
   set(env, rows, 0, coordinates_->character_positions(), 0, coordinates_->character_velocities());
-  std::fill_n(state_.contact_force.begin() + 3 * static_cast<size_t>(env) * state_.num_bodies, 3 * state_.num_bodies,
-              0.0f);
+  clear_forces(state_, env);
   state_.diverged[env] = 0;
   refresh_view(env);
 }
@@ -223,11 +210,7 @@ std::vector<double> LaneSimulator<S>::save(int env) const {
 template <class S>
 void LaneSimulator<S>::restore(int env, std::span<const double> saved) {
   const int nq = model_.scalars.num_positions, nv = model_.scalars.num_velocities;
-  const size_t expected = 2 * nq + 3 * nv + 3 * (state_.num_bodies + num_props_) + 1;
-  if (saved.size() != expected || !std::ranges::all_of(saved, [](double x) { return std::isfinite(x); })) {
-    fail("simulator: a saved state of {} numbers where {} finite ones belong; it is of another character", saved.size(),
-         expected);
-  }
+  check_saved(saved, 2 * nq + 3 * nv + 3 * (state_.num_bodies + num_props_) + 1);
   const double* in = saved.data();
   for (int i = 0; i < nq; ++i) position(env, i) = static_cast<S>(*in++);
   for (int i = 0; i < nv; ++i) velocity(env, i) = static_cast<S>(*in++);

@@ -12,6 +12,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "sim/backend.h"
 
 namespace calm {
 
@@ -19,7 +20,6 @@ namespace {
 
 constexpr double kMaxSpeed = 1e3;  // rad/s or m/s; faster is an explosion
 constexpr int kFreeDofs = 6;
-constexpr int kFreePositions = 7;
 
 bool all_finite(const double* values, int n) {
   double sum = 0.0;
@@ -55,20 +55,13 @@ MujocoSimulator::MujocoSimulator(const Character& character, const std::vector<P
   for (auto* positions : {&qpos_, &set_qpos_}) positions->resize(envs * nq_);
   for (auto* velocities : {&qvel_, &warmstart_, &set_qvel_}) velocities->resize(envs * nv_);
 
-  const CharacterState standing = default_state(character);
-  for (int env = 0; env < num_envs; ++env) {
-    set_state(env, standing.root(), standing.dof_pos, standing.dof_vel);
-    for (int p = 0; p < num_props_; ++p) {
-      RootState at;
-      at.pos = props[p].pos, at.rot = props[p].rot;
-      set_prop(env, p, at);
-    }
-  }
+  start_standing(*this, num_envs, character, props);
 }
 
 void MujocoSimulator::compile(const Character& character, const std::vector<Prop>& props,
                               const PhysicsSettings& settings) {
   const MujocoModel driven = compile_driven(character, props, settings);
+  coordinates_ = std::make_unique<Coordinates>(character, make_model<double>(character, props, settings, *driven));
   nq_ = driven->nq, nv_ = driven->nv;
   for (int j = 0; j < character.num_joints(); ++j) joint_qpos_.push_back(driven->jnt_qposadr[1 + j]);
   plain_model_.reset(mj_copyModel(nullptr, driven.get()));
@@ -99,10 +92,7 @@ void MujocoSimulator::compile(const Character& character, const std::vector<Prop
 }
 
 void MujocoSimulator::step(std::span<const float> pd_targets) {
-  if (pd_targets.size() != state_.dof_pos.size()) {
-    fail("simulator step: {} PD targets for {} environments of {} DoFs", pd_targets.size(), state_.num_envs,
-         state_.num_dofs);
-  }
+  check_targets(pd_targets, state_);
   pool_.parallel_for(state_.num_envs, 1, [&](int env, int worker) {
     step_env(env, &pd_targets[static_cast<size_t>(env) * state_.num_dofs], workers_[worker]);
   });
@@ -245,68 +235,19 @@ void MujocoSimulator::put_back(int env) {
   mju_copy(qpos(env), set_qpos(env), nq_);
   mju_copy(qvel(env), set_qvel(env), nv_);
   mju_zero(warmstart(env), nv_);
-  const size_t bodies = state_.num_bodies;
-  std::fill_n(state_.contact_force.begin() + 3 * env * bodies, 3 * bodies, 0.0f);
-  std::fill_n(state_.prop_force.begin() + 3 * env * num_props_, 3 * num_props_, 0.0f);
+  clear_all_forces(state_, env);
 }
 
 void MujocoSimulator::refresh_view(int env, CharacterState& scratch) {
-  const auto root_at = [](const double* q, const double* v) {
-    const Eigen::Quaterniond rot(q[3], q[4], q[5], q[6]);
-    RootState root;
-    root.pos = Eigen::Map<const Eigen::Vector3d>(q).cast<float>();
-    root.rot = rot.cast<float>();
-    root.vel = Eigen::Map<const Eigen::Vector3d>(v).cast<float>();
-    root.ang_vel = (rot * Eigen::Map<const Eigen::Vector3d>(v + 3)).cast<float>();  // MuJoCo's is in the body's frame
-    return root;
-  };
-  const double* q = qpos(env);
-  const double* v = qvel(env);
-  const int dofs = state_.num_dofs, bodies = state_.num_bodies;
-  read_dof_pos(q, scratch.dof_pos.data());
-  for (int i = 0; i < dofs; ++i) scratch.dof_vel[i] = static_cast<float>(v[kFreeDofs + i]);
-  forward_kinematics(character_, root_at(q, v), scratch);
-
-  const size_t body = static_cast<size_t>(env) * bodies, dof = static_cast<size_t>(env) * dofs;
-  std::ranges::copy(scratch.body_pos, &state_.body_pos[3 * body]);
-  std::ranges::copy(scratch.body_rot, &state_.body_rot[4 * body]);
-  std::ranges::copy(scratch.body_vel, &state_.body_vel[3 * body]);
-  std::ranges::copy(scratch.body_ang_vel, &state_.body_ang_vel[3 * body]);
-  std::ranges::copy(scratch.dof_pos, &state_.dof_pos[dof]);
-  std::ranges::copy(scratch.dof_vel, &state_.dof_vel[dof]);
-  for (int p = 0; p < num_props_; ++p) {
-    const RootState root = root_at(q + nq_ - 7 * (num_props_ - p), v + nv_ - 6 * (num_props_ - p));
-    const size_t at = static_cast<size_t>(env) * num_props_ + p;
-    Vec3Map(&state_.prop_pos[3 * at]) = root.pos;
-    QuatMap(&state_.prop_rot[4 * at]) = root.rot;
-    Vec3Map(&state_.prop_vel[3 * at]) = root.vel;
-    Vec3Map(&state_.prop_ang_vel[3 * at]) = root.ang_vel;
-  }
-}
-
-// Into the last set state, from which put_back takes it.
-void MujocoSimulator::put_root(int env, int first_position, int first_velocity, const RootState& state) {
-  double* q = set_qpos(env) + first_position;
-  double* v = set_qvel(env) + first_velocity;
-  const Eigen::Quaterniond rot = state.rot.cast<double>().normalized();
-  const Eigen::Vector3d local_ang_vel = rot.conjugate() * state.ang_vel.cast<double>();
-  const double rot_wxyz[4] = {rot.w(), rot.x(), rot.y(), rot.z()};
-  for (int k = 0; k < 4; ++k) q[3 + k] = rot_wxyz[k];
-  for (int k = 0; k < 3; ++k) {
-    q[k] = state.pos[k];
-    v[k] = state.vel[k];
-    v[3 + k] = local_ang_vel[k];
-  }
-  if (!all_finite(q, kFreePositions) || !all_finite(v, kFreeDofs))
-    fail("simulator: environment {} set to a state that is not finite", env);
+  coordinates_->show_character(qpos(env), qvel(env), env, state_, scratch);
+  for (int p = 0; p < num_props_; ++p) coordinates_->show_prop(qpos(env), qvel(env), env, p, state_);
 }
 
 void MujocoSimulator::set_prop(int env, int prop, const RootState& state) {
-  if (prop < 0 || prop >= num_props_) fail("simulator: prop {} of {}", prop, num_props_);
-  const int q = nq_ - kFreePositions * (num_props_ - prop), v = nv_ - kFreeDofs * (num_props_ - prop);
-  put_root(env, q, v, state);
-  mju_copy(qpos(env) + q, set_qpos(env) + q, kFreePositions);
-  mju_copy(qvel(env) + v, set_qvel(env) + v, kFreeDofs);
+  coordinates_->set_prop(env, prop, state, set_qpos(env), set_qvel(env));
+  const LinkRow<double>& link = coordinates_->prop_link(prop);
+  mju_copy(qpos(env) + link.first_position, set_qpos(env) + link.first_position, 7);
+  mju_copy(qvel(env) + link.first_velocity, set_qvel(env) + link.first_velocity, 6);
   mju_zero(warmstart(env), nv_);
   CharacterState scratch(character_);
   refresh_view(env, scratch);
@@ -314,36 +255,12 @@ void MujocoSimulator::set_prop(int env, int prop, const RootState& state) {
 
 void MujocoSimulator::set_state(int env, const RootState& root, std::span<const float> dof_pos,
                                 std::span<const float> dof_vel) {
-  if (static_cast<int>(dof_pos.size()) != state_.num_dofs || static_cast<int>(dof_vel.size()) != state_.num_dofs) {
-    fail("simulator: a state of {} positions and {} velocities for {} DoFs", dof_pos.size(), dof_vel.size(),
-         state_.num_dofs);
-  }
-  double* q = set_qpos(env);
-  double* v = set_qvel(env);
-  put_root(env, 0, 0, root);
-  for (int j = 0; j < character_.num_joints(); ++j) {
-    const Joint& joint = character_.joints[j];
-    double* out = q + joint_qpos_[j];
-    if (joint.kind == JointKind::kHinge) {
-      out[0] = dof_pos[joint.dof];
-    } else {
-      const mjtNum map[3] = {dof_pos[joint.dof], dof_pos[joint.dof + 1], dof_pos[joint.dof + 2]};
-      mjtNum axis[3] = {map[0], map[1], map[2]};
-      const mjtNum angle = mju_normalize3(axis);
-      mju_axisAngle2Quat(out, axis, angle);
-    }
-  }
-  for (int i = 0; i < state_.num_dofs; ++i) v[kFreeDofs + i] = dof_vel[i];
-  const int num_q = nq_ - kFreePositions * num_props_, num_v = nv_ - kFreeDofs * num_props_;
-  if (!all_finite(q, num_q) || !all_finite(v, num_v))
-    fail("simulator: environment {} set to a state that is not finite", env);
-
+  coordinates_->set_character(env, root, dof_pos, dof_vel, set_qpos(env), set_qvel(env));
   // the props stay where they are
-  mju_copy(qpos(env), q, num_q);
-  mju_copy(qvel(env), v, num_v);
+  mju_copy(qpos(env), set_qpos(env), coordinates_->character_positions());
+  mju_copy(qvel(env), set_qvel(env), coordinates_->character_velocities());
   mju_zero(warmstart(env), nv_);
-  std::fill_n(state_.contact_force.begin() + static_cast<size_t>(env) * 3 * state_.num_bodies, 3 * state_.num_bodies,
-              0.0f);
+  clear_forces(state_, env);
   state_.diverged[env] = 0;
   CharacterState scratch(character_);
   refresh_view(env, scratch);
@@ -385,11 +302,7 @@ std::vector<double> MujocoSimulator::save(int env) const {
 }
 
 void MujocoSimulator::restore(int env, std::span<const double> saved) {
-  const size_t expected = 2 * nq_ + 3 * nv_ + 3 * (state_.num_bodies + num_props_) + 1;
-  if (saved.size() != expected || !all_finite(saved.data(), static_cast<int>(saved.size()))) {
-    fail("simulator: a saved state of {} numbers where {} finite ones belong; it is of another character", saved.size(),
-         expected);
-  }
+  check_saved(saved, 2 * nq_ + 3 * nv_ + 3 * (state_.num_bodies + num_props_) + 1);
   const size_t e = env;
   const double* in = saved.data();
   const auto take = [&](auto& rows, size_t width) {

@@ -16,6 +16,7 @@
 #include <mutex>
 
 #include "sim/compile.h"
+#include "sim/coordinates.h"
 #include "sim/simulator.h"
 
 namespace calm {
@@ -54,7 +55,6 @@ class MujocoSimulator final : public Simulator {
   };
 
   void compile(const Character& character, const std::vector<Prop>& props, const PhysicsSettings& settings);
-  void put_root(int env, int first_position, int first_velocity, const RootState& state);
   void step_env(int env, const float* targets, Worker& worker);
   bool simulate(int env, const float* targets, Worker& worker);  // false: not finite
   void apply_drives(const float* targets, Worker& worker);
@@ -79,6 +79,7 @@ class MujocoSimulator final : public Simulator {
   double timestep_;
   double max_ang_vel_;
   int nq_ = 0, nv_ = 0;
+  std::unique_ptr<Coordinates> coordinates_;
   std::vector<int> joint_qpos_;  // first of joint's positions in qpos
   std::vector<Dof> dofs_;
   std::vector<Worker> workers_;

@@ -259,10 +259,11 @@ CALM_DEVICE void Stepper<Real>::report(const LaneReport<S>& out) {
   for (int i = 0; i < finder.num_contacts; ++i) {
     const Contact<Real>& c = finder.contacts[i];
     const Vec force = solver.contact_force(i);
-    Vec& b = forces_[m_.shapes[c.shape_b].body];
+    const ContactSides<S>& sides = finder.sides[i];
+    Vec& b = forces_[m_.shapes[sides.shape_b].body];
     b = b + force;
-    if (c.shape_a >= 0) {
-      Vec& a = forces_[m_.shapes[c.shape_a].body];
+    if (sides.shape_a >= 0) {
+      Vec& a = forces_[m_.shapes[sides.shape_a].body];
       a = a - force;
     }
     count = count + select(c.active, one, zero);

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/error.h"
+#include "sim/backend.h"
 #include "sim/compile.h"
 
 namespace calm {
@@ -25,15 +26,7 @@ CudaSimulator::CudaSimulator(const Character& character, const std::vector<Prop>
              at(Rows::kDiverged)};
 
   slot_of_.assign(num_envs, -1);
-  const CharacterState standing = default_state(character);
-  for (int env = 0; env < num_envs; ++env) {
-    set_state(env, standing.root(), standing.dof_pos, standing.dof_vel);
-    for (int p = 0; p < num_props; ++p) {
-      RootState start;
-      start.pos = props[p].pos, start.rot = props[p].rot;
-      set_prop(env, p, start);
-    }
-  }
+  start_standing(*this, num_envs, character, props);
   send();
 }
 
@@ -114,8 +107,7 @@ void CudaSimulator::set_state(int env, const RootState& root, std::span<const fl
   Copy rows = {std::vector<double>(m.num_positions), std::vector<double>(m.num_velocities)};
   coordinates_->set_character(env, root, dof_pos, dof_vel, rows.positions.data(), rows.velocities.data());
   set(env, rows, 0, coordinates_->character_positions(), 0, coordinates_->character_velocities());
-  std::fill_n(state_.contact_force.begin() + 3 * static_cast<size_t>(env) * state_.num_bodies, 3 * state_.num_bodies,
-              0.0f);
+  clear_forces(state_, env);
   state_.diverged[env] = 0;
   show_character(env, rows);
 }
@@ -139,10 +131,7 @@ void CudaSimulator::push(int env, int body, const Vec3& impulse) {
 // ---- steps ----
 
 void CudaSimulator::step(std::span<const float> pd_targets) {
-  if (pd_targets.size() != state_.dof_pos.size()) {
-    fail("simulator step: {} PD targets for {} environments of {} DoFs", pd_targets.size(), state_.num_envs,
-         state_.num_dofs);
-  }
+  check_targets(pd_targets, state_);
   send();
   engine_->step(pd_targets.data(), false);
   engine_->fetch();
@@ -269,10 +258,7 @@ void CudaSimulator::restore(int env, std::span<const double> saved) {
   size_t expected = 0;
   for (const Rows rows : {Rows::kState, Rows::kContactForce, Rows::kPropForce, Rows::kDiverged})
     expected += engine_->width(rows);
-  if (saved.size() != expected || !std::ranges::all_of(saved, [](double x) { return std::isfinite(x); })) {
-    fail("simulator: a saved state of {} numbers where {} finite ones belong; it is of another character", saved.size(),
-         expected);
-  }
+  check_saved(saved, expected);
   const double* in = saved.data();
   const auto take = [&](auto* to, int count) {
     for (int i = 0; i < count; ++i) to[i] = static_cast<std::decay_t<decltype(*to)>>(*in++);
