@@ -1,7 +1,6 @@
 // The loop around the trainer's iterations: run folder, checkpoints, curves, progress, signals.
 #include <spdlog/spdlog.h>
 
-#include <csignal>
 #include <fstream>
 #include <sstream>
 
@@ -9,6 +8,7 @@
 #include "base/file.h"
 #include "base/progress.h"
 #include "base/settings.h"
+#include "base/stop_signals.h"
 #include "draw/draw.h"
 #include "learn/evaluate.h"
 #include "learn/low_level_trainer.h"
@@ -17,9 +17,6 @@
 namespace calm {
 
 namespace {
-
-volatile std::sig_atomic_t stop_requested = 0;
-void request_stop(int) { stop_requested = 1; }
 
 // One row an iteration; columns may join later (an evaluation, say), missing values are empty.
 class CurveTable {
@@ -108,7 +105,7 @@ void write_safetensors(const SafeTensors& file, const std::filesystem::path& pat
 }  // namespace
 
 void train_low_level(const LowLevelSettings& settings, const Character& character, const MotionLibrary& library,
-                     const std::filesystem::path& out, bool resume, double minutes) {
+                     const std::filesystem::path& out, bool resume, double minutes, const std::filesystem::path& from) {
   const auto checkpoint = out / "checkpoint.pt";
   if (resume && !std::filesystem::exists(checkpoint))
     fail("{}: nothing to resume, there is no checkpoint.pt; start without --resume", out.string());
@@ -117,7 +114,13 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
 
   spdlog::info("{} clips, {:.1f} s in all; {} environments of {} ({} DoFs)", library.num_clips(),
                library.total_seconds(), settings.num_envs, character.name, character.num_dofs);
+  const StopSignals stop;  // before any thread is started
+  if (resume && !from.empty()) fail("train: a run is either resumed or started from a model; leave out --from");
   LowLevelTrainer trainer(settings, character, library);
+  if (!from.empty()) {
+    trainer.start_from(read_file(from, size_t{1} << 32), from.string());
+    spdlog::info("starts from {}", from.string());
+  }
   CurveTable curves;
   double seconds_before = 0.0;
   if (resume) {
@@ -135,6 +138,7 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
     write_file_atomic(checkpoint, trainer.save());
     write_safetensors(trainer.export_model(), out / "model.safetensors");
     write_safetensors(trainer.export_policy(), out / "policy.safetensors");
+    write_safetensors(trainer.export_encoder(), out / "encoder.safetensors");
     write_file_atomic(out / "curves.csv", curves.csv());
     try {
       draw_curves(curves, out / "curves.png");
@@ -144,8 +148,6 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
     events.flush();
   };
 
-  stop_requested = 0;
-  const auto old_int = std::signal(SIGINT, request_stop), old_term = std::signal(SIGTERM, request_stop);
   ThreadPool eval_pool(settings.threads);
   // a GPU is for thousands
   const std::string eval_backend = settings.backend == "auto" || settings.backend == "cuda" ? "simd" : settings.backend;
@@ -187,13 +189,12 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
       save();
       saved_at = progress.elapsed_s();
     }
-    if (stop_requested || (minutes > 0.0 && elapsed >= 60.0 * minutes)) {
-      state = stop_requested ? "stopped" : "time is up";
+    if (stop.requested() || (minutes > 0.0 && elapsed >= 60.0 * minutes)) {
+      state = stop.requested() ? "stopped" : "time is up";
       break;
     }
   }
   save();
-  std::signal(SIGINT, old_int), std::signal(SIGTERM, old_term);
   spdlog::info("{} at {:.2f} M samples after {}; policy: {}", state, trainer.samples() / 1e6,
                format_duration(progress.elapsed_s()), (out / "policy.safetensors").string());
   if (trainer.samples() < settings.samples)
