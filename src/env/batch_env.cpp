@@ -132,6 +132,7 @@ EpisodeRules BatchEnv::rules() const {
   rules.clips = library_->sampler(), rules.moments = moments_.view();
   rules.num_bodies = character_->num_bodies(), rules.num_joints = character_->num_joints();
   rules.num_dofs = character_->num_dofs, rules.num_key_bodies = static_cast<int>(character_->key_bodies.size());
+  rules.stand_height = character_->stand_height;
   rules.is_foot = is_foot_.data(), rules.fall_height = character_->fall_height.data();
   return rules;
 }

@@ -9,7 +9,8 @@ struct EnvSettings {
   float reset_fallen = 0.1f;      // share of all resets that start from the bank of fallen states
   float recover_in_place = 0.2f;  // share of falls after which the episode goes on from where it lies
   int recovery_grace = 60;        // control steps of a recovery episode in which a fall does not end it
-  int fallen_bank = 256;          // states in the bank
+  bool recovery_score = false;  // in which the tracking score tells how nearly the character stands (not in the paper)
+  int fallen_bank = 256;        // states in the bank
   int fallen_settle_steps = 150;  // control steps a bank state falls and settles for
   int latent_steps_min = 10;      // a latent is held for a random number of control steps in
   int latent_steps_max = 150;     // [min, max]
@@ -26,6 +27,7 @@ void visit(Visitor& v, EnvSettings& s) {
   v("reset_fallen", s.reset_fallen);
   v("recover_in_place", s.recover_in_place);
   v("recovery_grace", s.recovery_grace);
+  v("recovery_score", s.recovery_score);
   v("fallen_bank", s.fallen_bank);
   v("fallen_settle_steps", s.fallen_settle_steps);
   v("latent_steps_min", s.latent_steps_min);

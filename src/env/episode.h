@@ -54,7 +54,8 @@ struct Reset {
 
 // How the last step ended for an environment.
 struct StepEnd {
-  float tracking = -1.0f;  // how near it is to the clip that it follows, in [0, 1]; negative: it follows none
+  float tracking = -1.0f;  // how near it is to the clip that it follows, or to standing where it recovers and that is
+                           // scored, in [0, 1]; negative: neither
   bool fell = false;       // or strayed, or was put back by the simulator
   bool out_of_time = false;
 };
@@ -78,6 +79,7 @@ struct EpisodeRules {
 
   // of the character
   int num_bodies = 0, num_joints = 0, num_dofs = 0, num_key_bodies = 0;
+  float stand_height = 0.0f;           // of the root, m
   const uint8_t* is_foot = nullptr;    // (bodies)
   const float* fall_height = nullptr;  // (bodies) m
 
@@ -156,6 +158,7 @@ struct EpisodeRules {
     --episode.latent_left;
     if (!diverged) end.tracking = follow(episode, features);
     const bool strayed = end.tracking >= 0.0f && end.tracking < settings.follow_limit;
+    if (settings.recovery_score && episode.grace > 0 && !diverged) end.tracking = standing_score(features);
     // contacts settle in the first step
     const auto foot = [this](int b) { return is_foot[b] != 0; };
     const bool fell =
@@ -166,6 +169,13 @@ struct EpisodeRules {
     end.out_of_time = !end.fell && (episode.step >= settings.episode_steps || clip_is_over);
     if (episode.grace > 0) --episode.grace;
     return end;
+  }
+
+  // 1 upright and as high as in standing, nearly; 0 on the floor or upside down. From the features' root height and the
+  // height that its upward axis reaches.
+  CALM_DEVICE float standing_score(const float* features) const {
+    const float height = features[0] / (0.9f * stand_height), up = 0.5f + 0.5f * features[6];
+    return (height < 0.0f ? 0.0f : height > 1.0f ? 1.0f : height) * up;
   }
 
   // A product of the terms of Peng et al. 2018 (DeepMimic), over motion features: a sum would pay for standing still in

@@ -5,43 +5,13 @@
 
 #include "base/error.h"
 #include "features/features.h"
+#include "learn/motion_distance.h"
 
 namespace calm {
 
 namespace {
 
-using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-
-// Features of a clip at the control rate, normalised.
-Rows clip_features(const MotionLibrary& library, int clip, float dt, const Eigen::RowVectorXf& mean,
-                   const Eigen::RowVectorXf& inv_std) {
-  const int frames = std::max(1, static_cast<int>(std::floor(library.clip(clip).length() / dt + 1e-3f)) + 1);
-  Rows rows(frames, mean.size());
-  for (int f = 0; f < frames; ++f)
-    library.window_features({clip, static_cast<float>(f) * dt}, 1, dt, rows.row(f).data());
-  return ((rows.rowwise() - mean).array().rowwise() * inv_std.array()).matrix();
-}
-
-// Mean over the windows of `from` of the least mean squared difference to any stretch of `to`. Where either is shorter
-// than a window, by as many frames as there are.
-double one_way_distance(const Rows& from, const Rows& to, int window) {
-  const int length = static_cast<int>(std::min<Eigen::Index>({window, from.rows(), to.rows()}));
-  double sum = 0.0;
-  int count = 0;
-  for (int begin = 0; begin + length <= from.rows(); begin += std::max(1, length / 2), ++count) {
-    double best = std::numeric_limits<double>::infinity();
-    for (int shift = 0; shift + length <= to.rows(); ++shift)
-      best = std::min<double>(best, (from.middleRows(begin, length) - to.middleRows(shift, length)).squaredNorm());
-    sum += best / (static_cast<double>(length) * static_cast<double>(to.cols()));
-  }
-  return count ? sum / count : std::numeric_limits<double>::infinity();
-}
-
-// Both ways: what is done must be of the clip, and what the clip shows must be done. One way alone, a character that
-// freezes in a pose of the clip would pass.
-double distance(const Rows& motion, const Rows& clip, int window) {
-  return 0.5 * (one_way_distance(motion, clip, window) + one_way_distance(clip, motion, window));
-}
+using Rows = MotionDistance::Rows;
 
 }  // namespace
 
@@ -95,28 +65,13 @@ Evaluation evaluate_low_level(const Policy& policy, const Character& character, 
     }
   }
 
-  // statistics over all clips, equal weights
-  Eigen::RowVectorXd sum = Eigen::RowVectorXd::Zero(features), squares = sum;
-  double count = 0.0;
-  const Eigen::RowVectorXf zero = Eigen::RowVectorXf::Zero(features), one = Eigen::RowVectorXf::Ones(features);
-  for (int c = 0; c < num_clips; ++c) {
-    const Eigen::MatrixXd rows = clip_features(library, c, dt, zero, one).cast<double>();
-    sum += rows.colwise().mean(), squares += rows.array().square().matrix().colwise().mean(), count += 1.0;
-  }
-  const Eigen::RowVectorXf mean = (sum / count).cast<float>();
-  const Eigen::RowVectorXf inv_std =
-      ((squares / count).array() - (sum / count).array().square()).max(1e-4).rsqrt().matrix().cast<float>();
-  std::vector<Rows> clips;
-  for (int c = 0; c < num_clips; ++c) clips.push_back(clip_features(library, c, dt, mean, inv_std));
-
   // distances of every episode to every clip; what lies on the floor after a fall does not count
   const int window = static_cast<int>(std::lround(settings.window_seconds / dt));
-  std::vector<std::vector<double>> distances(episodes, std::vector<double>(num_clips));
+  const MotionDistance to(library, dt, window);
+  std::vector<std::vector<double>> distances(episodes);
   pool.parallel_for(episodes, 1, [&](int e, int) {
     const int begin = std::min(skip, std::max(0, lasted[e] - window)), frames = std::max(lasted[e] - begin, 1);
-    const Rows normalised =
-        ((motion[e].middleRows(begin, frames).rowwise() - mean).array().rowwise() * inv_std.array()).matrix();
-    for (int c = 0; c < num_clips; ++c) distances[e][c] = distance(normalised, clips[c], window);
+    distances[e] = to.to_clips(motion[e].middleRows(begin, frames));
   });
 
   Evaluation result;

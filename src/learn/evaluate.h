@@ -3,13 +3,9 @@
 // For each clip, episodes of 10 s start at random moments of that clip with the clip's latent in force throughout, and
 // actions without noise. Reported: the share of episodes that stay up, and how well the motion matches the clip.
 //
-// Distance of a motion to a clip: both are cut into windows of 1 s; a window's distance is the mean squared difference
-// of normalised motion features to the other, at the best time alignment (least over all shifts); the distance is the
-// mean over the motion's windows against the clip and over the clip's windows against the motion, half each. Both ways,
-// as a character that freezes in a pose of the clip would otherwise pass. The first 2 s of an episode do not count, as
-// the start state gives the clip away. A clip is
-// recognised in an episode when it is the nearest of all clips; the clip counts as recognised when it is in most of
-// its episodes. Features are normalised by mean and standard deviation over all clips.
+// A motion's distance to the clips is MotionDistance's, over windows of 1 s. The first 2 s of an episode do not count,
+// as the start state gives the clip away. A clip is recognised in an episode when it is the nearest of all clips; the
+// clip counts as recognised when it is in most of its episodes.
 #pragma once
 
 #include <string>

@@ -32,6 +32,7 @@
 #include "learn/losses.h"
 #include "learn/motion_table.h"
 #include "learn/normaliser.h"
+#include "runtime/safetensors.h"
 
 namespace calm {
 
@@ -952,6 +953,9 @@ SafeTensors LowLevelTrainer::export_model() const {
   file.metadata["character_mjcf"] = t.settings.character;
   file.metadata["character_hash"] = fmt::format("{:016x}", t.character.hash);
   file.metadata["settings"] = settings_to_yaml(t.settings);
+  const int stride = t.settings.network.encoder_stride;
+  file.metadata["encoder_frames"] = std::to_string((t.settings.env.encoder_frames + stride - 1) / stride);
+  file.metadata["encoder_stride"] = std::to_string(stride);
   file.metadata["samples"] = fmt::format("{:.0f}", t.samples);
 
   // latents of the clips by name: of the 2 s window at a clip's middle
@@ -980,6 +984,43 @@ SafeTensors LowLevelTrainer::export_policy() const {
     return !name.starts_with("actor.") && !name.starts_with("obs_norm.") && name != "latents";
   });
   return file;
+}
+
+SafeTensors LowLevelTrainer::export_encoder() const {
+  SafeTensors file = export_model();
+  std::erase_if(file.tensors, [](const auto& item) {
+    return !item.first.starts_with("encoder.") && !item.first.starts_with("feature_norm.");
+  });
+  file.metadata["format"] = "calm.encoder";
+  file.metadata.erase("clips"), file.metadata.erase("settings");
+  return file;
+}
+
+void LowLevelTrainer::start_from(const std::string& bytes, const std::string& where) {
+  Impl& t = *impl_;
+  const torch::NoGradGuard no_grad;
+  const SafeTensors file = parse_safetensors(bytes, where);
+  const auto tensor_of = [&](const std::string& name) {
+    const Tensor& from = file.at(name, where);
+    return torch::from_blob(const_cast<float*>(from.data.data()), from.shape, torch::kFloat32)
+        .to(t.device, false, true);
+  };
+  for (auto& [name, tensor] : t.parameters()) {
+    const auto value = tensor_of(name);
+    if (value.sizes() != tensor.sizes())
+      fail("{}: `{}` has another size than the settings' network; start from a model of the same sizes", where, name);
+    tensor.copy_(value);
+  }
+  // as if this many rows had been seen: enough to start with, few enough to follow what comes
+  constexpr double kRows = 1e6;
+  const auto read_norm = [&](const std::string& name, Normaliser& norm) {
+    const auto mean = tensor_of(name + ".mean"), inv_std = tensor_of(name + ".inv_std");
+    if (mean.numel() != norm.mean().numel()) fail("{}: `{}` has another size; it is of another character", where, name);
+    const auto variance = inv_std.to(torch::kFloat64).square().reciprocal() - 1e-5;
+    norm.set_state(
+        {torch::full({1}, kRows, torch::kFloat64), mean.to(torch::kFloat64), variance.clamp_min(0.0) * kRows});
+  };
+  read_norm("obs_norm", t.obs_norm), read_norm("feature_norm", t.feature_norm), read_norm("value_norm", t.value_norm);
 }
 
 std::string LowLevelTrainer::save() const {

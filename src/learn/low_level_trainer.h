@@ -1,8 +1,8 @@
 // Stage 1: trains motion encoder, conditional discriminator and low-level controller together.
 //
 // Input: settings, a character, a motion library. Output: a run folder with settings.yaml, checkpoint.pt (to resume),
-// model.safetensors (all networks), policy.safetensors (what the runtime reads), curves.csv, curves.png and
-// TensorBoard event files. An iteration is: rollout, rewards and returns, update, normalisers.
+// model.safetensors (all networks), policy.safetensors and encoder.safetensors (what the runtime reads), curves.csv,
+// curves.png and TensorBoard event files. An iteration is: rollout, rewards and returns, update, normalisers.
 #pragma once
 
 #include <filesystem>
@@ -34,8 +34,13 @@ class LowLevelTrainer {
   const std::map<std::string, double>& stats() const;  // of the last iteration, by name of the curve
   const TrainParts& parts() const;
 
-  SafeTensors export_model() const;   // every network and normaliser
-  SafeTensors export_policy() const;  // what the runtime reads
+  SafeTensors export_model() const;    // every network and normaliser
+  SafeTensors export_policy() const;   // what the runtime reads
+  SafeTensors export_encoder() const;  // what it reads where motion is to be encoded (runtime/encoder.h)
+
+  // Takes networks and normalisers of a model.safetensors, from which another training then starts. Throws Error if
+  // sizes differ.
+  void start_from(const std::string& bytes, const std::string& where);
 
   // The whole state of training: after load() the future is, on one thread, bitwise that of the trainer that saved.
   std::string save() const;
@@ -48,7 +53,9 @@ class LowLevelTrainer {
 
 // Trains until settings.samples into folder `out`; with resume goes on from its checkpoint. Handles SIGINT and SIGTERM
 // (saves and returns). Prints progress with rate and time left. minutes > 0 ends early after that many.
+// from: a model.safetensors whose networks to start with, or empty.
 void train_low_level(const LowLevelSettings& settings, const Character& character, const MotionLibrary& library,
-                     const std::filesystem::path& out, bool resume, double minutes = 0.0);
+                     const std::filesystem::path& out, bool resume, double minutes = 0.0,
+                     const std::filesystem::path& from = {});
 
 }  // namespace calm

@@ -11,6 +11,18 @@ namespace {
 
 constexpr int kPolicyVersion = 1;
 
+std::string metadata(const SafeTensors& file, const std::string& key, const std::string& where) {
+  const auto it = file.metadata.find(key);
+  if (it == file.metadata.end()) fail("{}: metadata `{}` is missing; is it a CALM policy?", where, key);
+  return it->second;
+}
+
+Eigen::VectorXf vector_of(const Tensor& tensor) {
+  return Eigen::Map<const Eigen::VectorXf>(tensor.data.data(), static_cast<Eigen::Index>(tensor.data.size()));
+}
+
+}  // namespace
+
 Mlp read_mlp(const SafeTensors& file, const std::string& prefix, const std::string& where) {
   Mlp mlp;
   for (int i = 0; i < 64; ++i) {
@@ -28,18 +40,6 @@ Mlp read_mlp(const SafeTensors& file, const std::string& prefix, const std::stri
   if (mlp.layers.empty()) fail("{}: no layers named `{}.0.weight`; is it a CALM policy?", where, prefix);
   return mlp;
 }
-
-std::string metadata(const SafeTensors& file, const std::string& key, const std::string& where) {
-  const auto it = file.metadata.find(key);
-  if (it == file.metadata.end()) fail("{}: metadata `{}` is missing; is it a CALM policy?", where, key);
-  return it->second;
-}
-
-Eigen::VectorXf vector_of(const Tensor& tensor) {
-  return Eigen::Map<const Eigen::VectorXf>(tensor.data.data(), static_cast<Eigen::Index>(tensor.data.size()));
-}
-
-}  // namespace
 
 Eigen::VectorXf Mlp::operator()(const Eigen::VectorXf& input) const {
   Eigen::VectorXf x = input;

@@ -25,6 +25,10 @@ struct Mlp {
   Eigen::VectorXf operator()(const Eigen::VectorXf& input) const;
 };
 
+// The layers `prefix`.0, `prefix`.1, ... of a file that `where` names. Throws Error if there are none or they do not
+// fit.
+Mlp read_mlp(const SafeTensors& file, const std::string& prefix, const std::string& where);
+
 // A clip the policy knows, by the latent of its middle window.
 struct NamedLatent {
   std::string name;

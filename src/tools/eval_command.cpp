@@ -1,13 +1,16 @@
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "base/error.h"
 #include "base/settings.h"
 #include "draw/draw.h"
 #include "learn/evaluate.h"
 #include "learn/low_level_settings.h"
+#include "learn/paper_measures.h"
 #include "tools/commands.h"
 #include "tools/policy_files.h"
 
@@ -110,6 +113,115 @@ void evaluate(const EvalOptions& options) {
              options.eval.seconds, 100 * e.stays_up, e.episodes, 100 * e.recognised, 100 * e.chance);
 }
 
+struct PaperOptions {
+  std::string policy, motions, character, backend = "simd";
+  PaperMeasureSettings measures;
+  int threads = 0;
+  bool json = false;
+};
+
+nlohmann::ordered_json interval(const Estimate& e) { return {e.low, e.high}; }
+
+nlohmann::ordered_json to_json(const PaperMeasures& m, const PaperOptions& options) {
+  const PaperMeasureSettings& s = options.measures;
+  nlohmann::ordered_json out;
+  out["fisher"] = m.fisher ? nlohmann::ordered_json(*m.fisher) : nlohmann::ordered_json(nullptr);
+  out["inception"] = m.inception, out["inception_of_clips"] = m.inception_of_clips;
+  out["controllability"] = {{"classifier_top1", m.classifier_top1.value},
+                            {"classifier_top3", m.classifier_top3.value},
+                            {"nearest_clip", m.nearest_clip.value},
+                            {"chance", m.chance}};
+  out["classifier"] = {{"held_out_accuracy", m.classifier_held_out},
+                       {"standing_still_named_right", m.still_named_right}};
+  out["stays_up"] = m.stays_up.value;
+  out["get_up"] = {{"within_4s", m.gets_up_within_4s.value}, {"mean_s", m.gets_up_after_s.value}};
+  out["push_recovery"] = {{"push", m.push_recovery.value},
+                          {"push_m_per_s", s.push_speed},
+                          {"box", m.box_recovery.value},
+                          {"box_kg", s.box_mass},
+                          {"box_m_per_s", s.box_speed}};
+  out["foot_slide"] = m.foot_slide, out["foot_slide_of_clips"] = m.foot_slide_of_clips;
+  out["jerk_ratio"] = m.jerk_ratio;
+  out["interpolation_smoothness"] = m.interpolation_smoothness.value;
+  out["interpolation_stays_up"] = m.interpolation_stays_up.value;
+  out["confidence_95"] = {{"classifier_top1", interval(m.classifier_top1)},
+                          {"classifier_top3", interval(m.classifier_top3)},
+                          {"nearest_clip", interval(m.nearest_clip)},
+                          {"stays_up", interval(m.stays_up)},
+                          {"get_up_within_4s", interval(m.gets_up_within_4s)},
+                          {"get_up_mean_s", interval(m.gets_up_after_s)},
+                          {"push", interval(m.push_recovery)},
+                          {"box", interval(m.box_recovery)},
+                          {"interpolation_smoothness", interval(m.interpolation_smoothness)},
+                          {"interpolation_stays_up", interval(m.interpolation_stays_up)}};
+  out["paper"] = {{"fisher", 0.23}, {"inception", 19.8}, {"controllability_by_people", 0.78}};
+  out["near_duplicates"] = m.near_duplicates;
+  out["classes"] = m.classes;
+  for (size_t c = 0; c < m.clips.size(); ++c)
+    out["clips"].push_back({{"name", m.clips[c]}, {"named_right", m.named_right[c]}});
+  out["episodes"] = {{"motions", m.stays_up.count},
+                     {"falls", m.gets_up_within_4s.count},
+                     {"pushes", m.push_recovery.count},
+                     {"boxes", m.box_recovery.count},
+                     {"interpolations", m.interpolation_stays_up.count}};
+  out["seed"] = s.seed, out["sim"] = options.backend;
+  return out;
+}
+
+void print(const PaperMeasures& m, const PaperOptions& options) {
+  const PaperMeasureSettings& s = options.measures;
+  const auto share = [](const char* name, const Estimate& e, const std::string& beside) {
+    fmt::print("{:34} {:5.1f} %  ({:.1f} to {:.1f}, {} episodes) {}\n", name, 100 * e.value, 100 * e.low, 100 * e.high,
+               e.count, beside);
+  };
+  if (m.fisher) fmt::print("{:34} {:5.3f}    paper 0.23, lower is better\n", "Fisher concentration", *m.fisher);
+  fmt::print("{:34} {:5.2f}    clips {:.2f} of {} classes; paper 19.8 on other clips\n", "Inception Score", m.inception,
+             m.inception_of_clips, m.classes);
+  share("named right by the classifier", m.classifier_top1,
+        fmt::format("chance {:.1f} %; people in the paper 78 %", 100 * m.chance));
+  share("  among its first three", m.classifier_top3, "");
+  share("nearest clip is the one asked for", m.nearest_clip, "");
+  share("stays up for 10 s", m.stays_up, "");
+  share("gets up within 4 s", m.gets_up_within_4s,
+        fmt::format("mean {:.1f} s of {} that do within 8", m.gets_up_after_s.value, m.gets_up_after_s.count));
+  share("recovers from a push", m.push_recovery, fmt::format("of the trunk by {:.1f} m/s", s.push_speed));
+  share("recovers from a box", m.box_recovery, fmt::format("of {:.1f} kg at {:.1f} m/s", s.box_mass, s.box_speed));
+  fmt::print("{:34} {:5.3f} m/s, clips {:.3f}\n", "foot slide", m.foot_slide, m.foot_slide_of_clips);
+  fmt::print("{:34} {:5.2f}    of the clips'\n", "jerk", m.jerk_ratio);
+  fmt::print("{:34} {:5.2f}    of the motions' own jerk\n", "jerk while interpolating",
+             m.interpolation_smoothness.value);
+  share("stays up while interpolating", m.interpolation_stays_up, "");
+  fmt::print(
+      "classifier on the clips' held-out windows: {:.1f} %; a motion that stands still is named right for {:.1f} % "
+      "of the clips\n",
+      100 * m.classifier_held_out, 100 * m.still_named_right);
+  for (const auto& group : m.near_duplicates) fmt::print("counted as one: {}\n", fmt::join(group, ", "));
+  std::string wrong;
+  for (size_t c = 0; c < m.clips.size(); ++c)
+    if (m.named_right[c] < 0.5) wrong += fmt::format(" {} {:.0f} %", m.clips[c], 100 * m.named_right[c]);
+  if (!wrong.empty()) fmt::print("named right in less than half of their episodes:{}\n", wrong);
+  if (!m.fisher) fmt::print("no encoder beside the policy: no Fisher concentration\n");
+}
+
+void evaluate_paper(const PaperOptions& options) {
+  const PolicyFiles files = open_policy(options.policy, options.character);
+  const MotionLibrary library(files.character,
+                              load_motions(files.character, find_policy_motions(files, options.motions)));
+  LowLevelSettings settings;
+  read_settings(settings, YAML::Load(files.policy.settings), files.path.string());
+  std::optional<MotionEncoder> encoder;
+  for (const char* name : {"encoder.safetensors", "model.safetensors"})
+    if (!encoder && std::filesystem::exists(files.path.parent_path() / name))
+      encoder = load_encoder(files.path.parent_path() / name, files.policy);
+  ThreadPool pool(options.threads);
+  const PaperMeasures m = measure_as_the_paper(files.policy, encoder ? &*encoder : nullptr, files.character, library,
+                                               settings.physics, options.backend, options.measures, pool);
+  if (options.json)
+    fmt::print("{}\n", to_json(m, options).dump(2));
+  else
+    print(m, options);
+}
+
 }  // namespace
 
 void add_eval_command(CLI::App& app) {
@@ -132,6 +244,29 @@ void add_eval_command(CLI::App& app) {
   low->add_option("--png", options->png, "also draw each clip beside what the policy does, into this folder");
   low->add_flag("--json", options->json, "print JSON");
   low->callback([options] { evaluate(*options); });
+
+  auto* paper =
+      eval_app->add_subcommand("paper", "the measures of the paper, without people (see learn/paper_measures.h)");
+  const auto measures = std::make_shared<PaperOptions>();
+  PaperMeasureSettings& m = measures->measures;
+  paper->add_option("policy", measures->policy, "run folder, policy folder or policy.safetensors")->required();
+  paper->add_option("--motions", measures->motions, "the clips; those beside the policy by default");
+  paper->add_option("--character", measures->character, "MJCF file; the policy's by default");
+  paper->add_option("--sim", measures->backend, "simulation backend")->capture_default_str();
+  paper->add_option("--episodes", m.episodes_per_clip, "episodes a clip")
+      ->check(CLI::Range(1, 10000))
+      ->capture_default_str();
+  paper->add_option("--falls", m.falls, "falls to get up from")->check(CLI::Range(1, 100000))->capture_default_str();
+  paper->add_option("--pushes", m.pushes, "pushes, and boxes")->check(CLI::Range(1, 100000))->capture_default_str();
+  paper->add_option("--push-speed", m.push_speed, "of a push, m/s")
+      ->check(CLI::Range(0.0, 20.0))
+      ->capture_default_str();
+  paper->add_option("--box-mass", m.box_mass, "kg")->check(CLI::Range(0.01, 1000.0))->capture_default_str();
+  paper->add_option("--box-speed", m.box_speed, "m/s")->check(CLI::Range(0.1, 50.0))->capture_default_str();
+  paper->add_option("--seed", m.seed, "random seed")->capture_default_str();
+  paper->add_option("--threads", measures->threads, "threads (0: all cores)")->check(CLI::Range(0, 1024));
+  paper->add_flag("--json", measures->json, "print JSON");
+  paper->callback([measures] { evaluate_paper(*measures); });
 }
 
 }  // namespace calm

@@ -13,7 +13,7 @@ namespace {
 struct TrainOptions {
   std::string config = "configs/low_level/small.yaml";
   std::string motions;
-  std::string out;
+  std::string out, from;
   std::string character;
   bool resume = false;
   double minutes = 0.0;
@@ -38,7 +38,9 @@ void train(const TrainOptions& options, bool config_given) {
   if (motions.empty()) motions = options.resume ? kept.string() : "builtin:";
   const MotionLibrary library(character, load_motions(character, motions));
   if (!options.resume && !std::filesystem::exists(out / "checkpoint.pt")) save_library(library, kept);
-  train_low_level(settings, character, library, out, options.resume, options.minutes);
+  std::filesystem::path from = options.from;
+  if (std::filesystem::is_directory(from)) from /= "model.safetensors";
+  train_low_level(settings, character, library, out, options.resume, options.minutes, from);
 }
 
 }  // namespace
@@ -54,6 +56,7 @@ void add_train_command(CLI::App& app) {
   low->add_option("--out", options->out, "run folder")->required();
   low->add_option("--character", options->character, "MJCF file; the settings' by default");
   low->add_flag("--resume", options->resume, "go on from the run folder's checkpoint");
+  low->add_option("--from", options->from, "start with the networks of another run: its folder or model.safetensors");
   low->add_option("--minutes", options->minutes, "end after so many minutes (0: when all samples are made)");
   low->add_option("--samples", options->samples, "control steps in all, instead of the settings'");
   low->add_option("--threads", options->threads, "threads (0: all cores; 1: bitwise repeatable)");

@@ -228,5 +228,21 @@ TEST(BatchEnv, SettingsThatCannotWorkAreErrors) {
   EXPECT_THROW(World{settings}, Error);
 }
 
+TEST(BatchEnv, RecoveriesAreScoredByHowNearlyTheyStand) {
+  auto settings = quick();
+  settings.reset_fallen = 1.0f, settings.recovery_grace = 20, settings.recovery_score = true;
+  World world(settings);
+  for (int step = 0; step < 25; ++step) {
+    world.env.step(world.zero);
+    for (int e = 0; e < 6; ++e) {
+      const auto view = world.simulator->state().view(e);
+      const float up = (Quat(view.rot(0)) * Vec3::UnitZ()).z();
+      const float score =
+          std::clamp(view.pos(0).z() / (0.9f * world.character.stand_height), 0.0f, 1.0f) * (0.5f + 0.5f * up);
+      EXPECT_NEAR(world.env.tracking()[e], step < 20 ? score : -1.0f, 1e-4f) << step;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace calm

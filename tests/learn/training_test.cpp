@@ -111,6 +111,27 @@ TEST(Training, LearnsOnAGpu) {
   EXPECT_NEAR(resumed.stats().at("tracking"), last, 0.1);
 }
 
+TEST(Training, StartsFromAnotherRunsModel) {
+  LowLevelTrainer first(tiny(), human(), generated());
+  for (int i = 0; i < 2; ++i) first.iterate();
+  const std::string model = everything(first);
+  auto settings = tiny();
+  settings.seed = 7;
+  LowLevelTrainer second(settings, human(), generated());
+  second.start_from(model, "test");
+  const SafeTensors ours = second.export_model(), theirs = first.export_model();
+  for (const auto& [name, tensor] : theirs.tensors) {
+    const auto& mine = ours.tensors.at(name).data;
+    ASSERT_EQ(mine.size(), tensor.data.size());
+    for (size_t i = 0; i < mine.size(); ++i)
+      ASSERT_NEAR(mine[i], tensor.data[i], 1e-3f * (1.0f + std::abs(tensor.data[i]))) << name;
+  }
+  second.iterate();
+  EXPECT_THROW(second.start_from(model.substr(0, model.size() / 2), "test"), Error);
+  settings.network.actor_hidden = {32};
+  EXPECT_THROW(LowLevelTrainer(settings, human(), generated()).start_from(model, "test"), Error);
+}
+
 TEST(Training, DamagedCheckpointIsOneError) {
   LowLevelTrainer trainer(tiny(), human(), generated());
   trainer.iterate();

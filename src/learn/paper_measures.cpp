@@ -1,0 +1,482 @@
+#include "learn/paper_measures.h"
+
+#include <cmath>
+#include <limits>
+
+#include "base/error.h"
+#include "base/progress.h"
+#include "features/features.h"
+#include "learn/motion_classifier.h"
+#include "learn/motion_distance.h"
+#include "sim/fall.h"
+
+namespace calm {
+
+Estimate share_of(int successes, int count) {
+  if (count == 0) return {};
+  constexpr double z = 1.96;
+  const double n = count, p = successes / n, middle = (p + z * z / (2 * n)) / (1 + z * z / n);
+  const double half = z / (1 + z * z / n) * std::sqrt(p * (1 - p) / n + z * z / (4 * n * n));
+  return {p, std::max(0.0, middle - half), std::min(1.0, middle + half), count};
+}
+
+Estimate mean_of(const std::vector<double>& values) {
+  if (values.empty()) return {};
+  double sum = 0.0, squares = 0.0;
+  for (const double v : values) sum += v;
+  const double n = static_cast<double>(values.size()), mean = sum / n;
+  for (const double v : values) squares += (v - mean) * (v - mean);
+  const double half = values.size() > 1 ? 1.96 * std::sqrt(squares / (n - 1) / n) : 0.0;
+  return {mean, mean - half, mean + half, static_cast<int>(values.size())};
+}
+
+double fisher_concentration(const std::vector<Eigen::MatrixXd>& classes) {
+  double within = 0.0, between = 0.0;
+  Eigen::MatrixXd means(classes.size(), classes.front().cols());
+  for (size_t c = 0; c < classes.size(); ++c) {
+    means.row(static_cast<Eigen::Index>(c)) = classes[c].colwise().mean();
+    const auto apart = classes[c].rowwise() - means.row(static_cast<Eigen::Index>(c));
+    within += apart.rowwise().squaredNorm().mean();
+  }
+  between = (means.rowwise() - means.colwise().mean()).rowwise().squaredNorm().sum();
+  return between > 0.0 ? within / between : std::numeric_limits<double>::infinity();
+}
+
+double inception_score(const Eigen::MatrixXd& p) {
+  if (p.rows() == 0) return 0.0;
+  const Eigen::RowVectorXd all = p.colwise().mean();
+  double divergence = 0.0;
+  for (Eigen::Index i = 0; i < p.rows(); ++i)
+    for (Eigen::Index c = 0; c < p.cols(); ++c)
+      if (p(i, c) > 0.0) divergence += p(i, c) * std::log(p(i, c) / all[c]);
+  return std::exp(divergence / static_cast<double>(p.rows()));
+}
+
+namespace {
+
+using Rows = MotionDistance::Rows;
+
+// Characters under a policy, each with a latent of its own.
+class Stage {
+ public:
+  Stage(const Policy& policy, const Character& character, const PhysicsSettings& physics, const std::string& backend,
+        int num_envs, ThreadPool& pool, const std::vector<Prop>& props = {})
+      : policy_(policy),
+        character_(character),
+        pool_(pool),
+        simulator_(make_simulator(backend, character, physics, num_envs, pool, props)),
+        targets_(static_cast<size_t>(num_envs) * character.num_dofs),
+        latents(num_envs) {}
+
+  Simulator& simulator() { return *simulator_; }
+  CharacterStateView view(int env) const { return simulator_->state().view(env); }
+
+  void step() {
+    pool_.parallel_for(static_cast<int>(latents.size()), 2, [&](int e, int) {
+      Eigen::VectorXf obs(character_.observation_size());
+      write_observation(character_, view(e), obs.data());
+      const Eigen::VectorXf action = policy_.act(obs, latents[e]);
+      for (int d = 0; d < character_.num_dofs; ++d) set_target(e, d, action[d]);
+    });
+    simulator_->step(targets_);
+    ++steps_;
+  }
+  // As training's bank of fallen states is made: random targets, drawn anew every half second.
+  void thrash(std::vector<Rng>& rngs) {
+    if (steps_++ % 15 == 0)
+      for (size_t e = 0; e < latents.size(); ++e)
+        for (int d = 0; d < character_.num_dofs; ++d)
+          set_target(static_cast<int>(e), d, 0.5f * rngs[e].uniform(-1.0f, 1.0f));
+    simulator_->step(targets_);
+  }
+  bool fallen(int env) const {
+    return simulator_->state().diverged[env] || (steps_ > 2 && touches_while_low(character_, simulator_->state(), env));
+  }
+
+ private:
+  void set_target(int env, int d, float action) {
+    targets_[static_cast<size_t>(env) * character_.num_dofs + d] =
+        character_.action_offset[d] + character_.action_scale[d] * action;
+  }
+  const Policy& policy_;
+  const Character& character_;
+  ThreadPool& pool_;
+  std::unique_ptr<Simulator> simulator_;
+  std::vector<float> targets_;
+  int steps_ = 0;
+
+ public:
+  std::vector<Eigen::VectorXf> latents;
+};
+
+// Positions of all bodies, one row a control step.
+struct Track {
+  std::vector<std::vector<float>> rows;
+
+  void add(const CharacterStateView& state, int bodies) {
+    rows.emplace_back(state.body_pos, state.body_pos + 3 * bodies);
+  }
+  // Mean length of the bodies' third differences from row `begin` to `end`, m.
+  double jerk(size_t begin, size_t end) const {
+    double sum = 0.0, count = 0.0;
+    for (size_t t = begin + 3; t < std::min(end, rows.size()); ++t)
+      for (size_t b = 0; b < rows[t].size(); b += 3, ++count) {
+        Eigen::Vector3d third;
+        for (size_t k = 0; k < 3; ++k)
+          third[static_cast<Eigen::Index>(k)] = static_cast<double>(rows[t][b + k]) - 3.0 * rows[t - 1][b + k] +
+                                                3.0 * rows[t - 2][b + k] - rows[t - 3][b + k];
+        sum += third.norm();
+      }
+    return count > 0.0 ? sum / count : 0.0;
+  }
+  // Adds the horizontal way of feet that are down, m, and the steps that they were.
+  void add_slide(const std::vector<int>& feet, const std::vector<float>& down, size_t begin, size_t end, double& way,
+                 double& steps) const {
+    for (size_t t = begin + 1; t < std::min(end, rows.size()); ++t)
+      for (size_t f = 0; f < feet.size(); ++f) {
+        const float *now = &rows[t][3 * static_cast<size_t>(feet[f])],
+                    *before = &rows[t - 1][3 * static_cast<size_t>(feet[f])];
+        if (now[2] > down[f] || before[2] > down[f]) continue;
+        way += std::hypot(now[0] - before[0], now[1] - before[1]), steps += 1.0;
+      }
+  }
+};
+
+class Measurer {
+ public:
+  Measurer(const Policy& policy, const MotionEncoder* encoder, const Character& character, const MotionLibrary& library,
+           const PhysicsSettings& physics, const std::string& backend, const PaperMeasureSettings& settings,
+           ThreadPool& pool)
+      : policy_(policy),
+        encoder_(encoder),
+        character_(character),
+        library_(library),
+        physics_(physics),
+        backend_(backend),
+        settings_(settings),
+        pool_(pool),
+        dt_(1.0f / physics.control_rate),
+        standing_(default_state(character)) {
+    for (int c = 0; c < library.num_clips(); ++c) {
+      const int latent = policy.latent_index(library.clip(c).name);
+      if (latent < 0)
+        fail("policy: knows no clip `{}`; measure it on the motions it was trained on", library.clip(c).name);
+      latents_.push_back(policy.latents[latent].z);
+      out_.clips.push_back(library.clip(c).name);
+      double height = 0.0;
+      CharacterState state(character);
+      for (int i = 0; i <= 20; ++i) {
+        library.state(c, library.clip(c).length() * static_cast<float>(i) / 20.0f, state);
+        height += state.body_pos[2] / 21.0;
+      }
+      if (height > 0.75 * character.stand_height) upright_.push_back(c);
+    }
+    if (upright_.empty()) fail("paper measures: no clip stands upright on average; getting up cannot be measured");
+    for (const int foot : character.feet)
+      down_.push_back(standing_.body_pos[3 * static_cast<size_t>(foot) + 2] + 0.02f);
+    for (size_t b = 1; b < character.bodies.size(); ++b)
+      if (character.bodies[b].mass > character.bodies[trunk_].mass) trunk_ = static_cast<int>(b);
+  }
+
+  PaperMeasures measure() {
+    Progress progress("eval paper", 6, "parts");
+    int part = 0;
+    const auto done = [&] { progress.update(++part); };
+    if (encoder_ != nullptr) measure_encoder();
+    done();
+    measure_motions();
+    done();
+    measure_getting_up();
+    done();
+    out_.push_recovery = measure_recovery(false);
+    done();
+    out_.box_recovery = measure_recovery(true);
+    done();
+    measure_interpolation();
+    done();
+    return out_;
+  }
+
+ private:
+  int steps(float seconds) const { return static_cast<int>(std::lround(seconds / dt_)); }
+  Rng rng(uint64_t purpose, int i) const {
+    return Rng(static_cast<uint64_t>(settings_.seed), (purpose << 32) + static_cast<uint64_t>(i));
+  }
+  int upright_clip(Rng& r) const { return upright_[r.below(static_cast<int>(upright_.size()))]; }
+  void start_in_clip(Stage& stage, int env, int clip, Rng& r) const {
+    CharacterState state(character_);
+    library_.state(clip, r.uniform() * library_.clip(clip).length(), state);
+    RootState root = state.root();
+    root.pos.head<2>().setZero();
+    stage.simulator().set_state(env, root, state.dof_pos, state.dof_vel);
+  }
+
+  void measure_encoder() {
+    std::vector<Eigen::MatrixXd> classes;
+    const int frames = encoder_->frames;
+    const float apart = static_cast<float>(encoder_->stride) * dt_, span = static_cast<float>(frames - 1) * apart;
+    for (int c = 0; c < library_.num_clips(); ++c) {
+      const float length = library_.clip(c).length();
+      std::vector<Eigen::VectorXf> points;
+      std::vector<float> window(static_cast<size_t>(frames) * character_.motion_feature_size());
+      for (float newest = std::min(span, length); newest <= length + 1e-4f; newest += dt_) {
+        library_.window_features({c, newest}, frames, apart, window.data());
+        points.push_back(encoder_->encode(window.data()));
+      }
+      Eigen::MatrixXd rows(points.size(), points.front().size());
+      for (size_t i = 0; i < points.size(); ++i)
+        rows.row(static_cast<Eigen::Index>(i)) = points[i].transpose().cast<double>();
+      classes.push_back(std::move(rows));
+    }
+    out_.fisher = fisher_concentration(classes);
+  }
+
+  Rows clip_rows(int clip, Track* track) const {
+    const int frames = static_cast<int>(library_.clip(clip).length() / dt_ + 1e-3f) + 1;
+    Rows rows(frames, character_.motion_feature_size());
+    CharacterState state(character_);
+    for (int f = 0; f < frames; ++f) {
+      library_.window_features({clip, static_cast<float>(f) * dt_}, 1, dt_, rows.row(f).data());
+      library_.state(clip, static_cast<float>(f) * dt_, state);
+      if (track != nullptr) track->add(state.view(), character_.num_bodies());
+    }
+    return rows;
+  }
+
+  void measure_motions() {
+    const int clips = library_.num_clips(), episodes = clips * settings_.episodes_per_clip;
+    const int length = steps(10.0f), skip = steps(2.0f);
+    const MotionDistance to(library_, dt_, steps(1.0f));
+    const std::vector<int> group = to.groups(kNearDuplicate);
+    const MotionClassifier classifier(library_, group, dt_, {.seed = settings_.seed});
+    out_.classes = classifier.num_classes(), out_.chance = 1.0 / out_.classes;
+    out_.classifier_held_out = classifier.held_out_accuracy();
+    for (int g = 0; g < out_.classes; ++g) {
+      std::vector<std::string> names;
+      for (int c = 0; c < clips; ++c)
+        if (group[c] == g) names.push_back(library_.clip(c).name);
+      if (names.size() > 1) out_.near_duplicates.push_back(names);
+    }
+
+    // the clips themselves, and one that stands still
+    double clip_jerk = 0.0, clip_way = 0.0, clip_steps = 0.0;
+    std::vector<Eigen::RowVectorXd> of_clips;
+    for (int c = 0; c < clips; ++c) {
+      Track track;
+      const Rows rows = clip_rows(c, &track);
+      clip_jerk += track.jerk(0, track.rows.size()) / clips;
+      track.add_slide(character_.feet, down_, 0, track.rows.size(), clip_way, clip_steps);
+      const Eigen::MatrixXd p = classifier.probabilities(rows, 1);
+      constexpr int kEach = 20;  // windows of each clip, so that long ones weigh no more
+      for (int i = 0; i < kEach && p.rows() > 0; ++i) of_clips.emplace_back(p.row(i * p.rows() / kEach));
+    }
+    out_.inception_of_clips = inception_score(joined(of_clips));
+    Rows still(classifier.span() + 1, character_.motion_feature_size());
+    for (Eigen::Index f = 0; f < still.rows(); ++f)
+      write_motion_features(character_, standing_.view(), still.row(f).data());
+    Eigen::Index named = 0;
+    classifier.probabilities(still).row(0).maxCoeff(&named);
+    for (int c = 0; c < clips; ++c) out_.still_named_right += (group[c] == named ? 1.0 : 0.0) / clips;
+
+    // episodes
+    Stage stage(policy_, character_, physics_, backend_, episodes, pool_);
+    for (int e = 0; e < episodes; ++e) {
+      Rng r = rng(1, e);
+      start_in_clip(stage, e, e / settings_.episodes_per_clip, r);
+      stage.latents[e] = latents_[e / settings_.episodes_per_clip];
+    }
+    std::vector<Rows> motion(episodes, Rows(length, character_.motion_feature_size()));
+    std::vector<Track> tracks(episodes);
+    std::vector<int> lasted(episodes, length);
+    for (int step = 0; step < length; ++step) {
+      stage.step();
+      for (int e = 0; e < episodes; ++e) {
+        write_motion_features(character_, stage.view(e), motion[e].row(step).data());
+        tracks[e].add(stage.view(e), character_.num_bodies());
+        if (lasted[e] == length && stage.fallen(e)) lasted[e] = step;
+      }
+    }
+
+    int up = 0, top1 = 0, top3 = 0, nearest = 0;
+    double jerk = 0.0, way = 0.0, down_steps = 0.0, jerk_episodes = 0.0;
+    std::vector<Eigen::RowVectorXd> windows;
+    std::vector<std::vector<double>> distances(episodes);
+    std::vector<int> begins(episodes);
+    for (int e = 0; e < episodes; ++e) begins[e] = std::min(skip, std::max(0, lasted[e] - classifier.span() - 1));
+    const auto seen = [&](int e) { return motion[e].middleRows(begins[e], std::max(lasted[e] - begins[e], 1)); };
+    pool_.parallel_for(episodes, 1, [&](int e, int) { distances[e] = to.to_clips(seen(e)); });
+    out_.named_right.assign(clips, 0.0);
+    for (int e = 0; e < episodes; ++e) {
+      const int clip = e / settings_.episodes_per_clip;
+      up += lasted[e] == length;
+      nearest += group[std::ranges::min_element(distances[e]) - distances[e].begin()] == group[clip];
+      if (lasted[e] == length) {
+        jerk += tracks[e].jerk(skip, length), ++jerk_episodes;
+        tracks[e].add_slide(character_.feet, down_, skip, length, way, down_steps);
+      }
+      const Eigen::MatrixXd p = classifier.probabilities(seen(e));
+      if (p.rows() == 0) continue;
+      for (Eigen::Index w = 0; w < p.rows(); ++w) windows.emplace_back(p.row(w));
+      const Eigen::RowVectorXd together = p.array().max(1e-6).log().matrix().colwise().mean();
+      const auto better = (together.array() > together[group[clip]]).count();
+      top1 += better == 0, top3 += better < 3;
+      out_.named_right[clip] += better == 0 ? 1.0 / settings_.episodes_per_clip : 0.0;
+    }
+    out_.stays_up = share_of(up, episodes);
+    out_.classifier_top1 = share_of(top1, episodes), out_.classifier_top3 = share_of(top3, episodes);
+    out_.nearest_clip = share_of(nearest, episodes);
+    out_.inception = inception_score(joined(windows));
+    out_.jerk_ratio = jerk_episodes > 0.0 && clip_jerk > 0.0 ? jerk / jerk_episodes / clip_jerk : 0.0;
+    out_.foot_slide = down_steps > 0.0 ? way / down_steps / dt_ : 0.0;
+    out_.foot_slide_of_clips = clip_steps > 0.0 ? clip_way / clip_steps / dt_ : 0.0;
+  }
+
+  void measure_getting_up() {
+    const int count = settings_.falls;
+    Stage stage(policy_, character_, physics_, backend_, count, pool_);
+    std::vector<Rng> rngs;
+    for (int e = 0; e < count; ++e) {
+      Rng& r = rngs.emplace_back(rng(2, e));
+      RootState root;
+      root.pos = Vec3(0.0f, 0.0f, character_.stand_height + 0.3f);
+      root.rot = Quat(r.normal(), r.normal(), r.normal(), r.normal()).normalized();
+      stage.simulator().set_state(e, root, standing_.dof_pos, standing_.dof_vel);
+      stage.latents[e] = latents_[upright_clip(r)];
+    }
+    for (int step = 0; step < steps(5.0f); ++step) stage.thrash(rngs);
+    std::vector<int> since(count, 0), up_at(count, -1);
+    const int hold = steps(0.5f), length = steps(8.0f);
+    for (int step = 0; step < length + hold; ++step) {
+      stage.step();
+      for (int e = 0; e < count; ++e) {
+        const CharacterStateView view = stage.view(e);
+        const bool up =
+            view.pos(0).z() > 0.75f * character_.stand_height &&
+            (Quat(view.rot(0)) * character_.bodies[0].rot.conjugate() * Vec3::UnitZ()).z() > std::cos(kPi / 4);
+        since[e] = up ? since[e] + 1 : 0;
+        if (since[e] == hold && up_at[e] < 0) up_at[e] = step + 1 - hold;
+      }
+    }
+    int within = 0;
+    std::vector<double> seconds;
+    for (const int at : up_at) {
+      within += at >= 0 && at <= steps(4.0f);
+      if (at >= 0) seconds.push_back(at * dt_);
+    }
+    out_.gets_up_within_4s = share_of(within, count), out_.gets_up_after_s = mean_of(seconds);
+  }
+
+  Estimate measure_recovery(bool box) {
+    const int count = settings_.pushes;
+    std::vector<Prop> props;
+    if (box) props.push_back({.name = "thrown_box", .size = Vec3(0.1f, 0.1f, 0.1f), .pos = Vec3(0.0f, 30.0f, 0.1f)});
+    if (box) props[0].mass = settings_.box_mass;
+    Stage stage(policy_, character_, physics_, backend_, count, pool_, props);
+    std::vector<Rng> rngs;
+    for (int e = 0; e < count; ++e) {
+      Rng& r = rngs.emplace_back(rng(box ? 4 : 3, e));
+      const int clip = upright_clip(r);
+      start_in_clip(stage, e, clip, r);
+      stage.latents[e] = latents_[clip];
+    }
+    std::vector<uint8_t> fell(count, 0), fell_before(count, 0);
+    const int strike = steps(3.0f), length = strike + steps(3.0f);
+    for (int step = 0; step < length; ++step) {
+      if (step == strike) {
+        fell_before = fell;
+        for (int e = 0; e < count; ++e) {
+          const float angle = rngs[e].uniform(0.0f, 2.0f * kPi);
+          const Vec3 way(std::cos(angle), std::sin(angle), 0.0f);
+          if (!box) {
+            stage.simulator().push(e, trunk_, settings_.push_speed * way);
+            continue;
+          }
+          // from a metre away, aimed at where the trunk will be
+          const float flight = 1.0f / settings_.box_speed;
+          RootState state;
+          state.pos = stage.view(e).pos(trunk_) + flight * stage.view(e).vel(trunk_) - way;
+          state.vel = settings_.box_speed * way + Vec3(0.0f, 0.0f, 0.5f * 9.81f * flight);
+          stage.simulator().set_prop(e, 0, state);
+        }
+      }
+      stage.step();
+      for (int e = 0; e < count; ++e) fell[e] = fell[e] || stage.fallen(e);
+    }
+    int stood = 0, recovered = 0;
+    for (int e = 0; e < count; ++e)
+      if (!fell_before[e]) ++stood, recovered += !fell[e];
+    return share_of(recovered, stood);
+  }
+
+  void measure_interpolation() {
+    const int count = settings_.interpolations, before = steps(2.0f), way = 100, after = steps(2.0f);
+    Stage stage(policy_, character_, physics_, backend_, count, pool_);
+    std::vector<std::pair<int, int>> ends;
+    for (int e = 0; e < count; ++e) {
+      Rng r = rng(5, e);
+      const int clips = library_.num_clips(), from = r.below(clips);
+      const int to = clips > 1 ? (from + 1 + r.below(clips - 1)) % clips : from;
+      ends.emplace_back(from, to);
+      start_in_clip(stage, e, from, r);
+    }
+    std::vector<Track> tracks(count);
+    std::vector<uint8_t> fell(count, 0);
+    for (int step = 0; step < before + way + after; ++step) {
+      const float t = std::clamp(static_cast<float>(step - before) / static_cast<float>(way), 0.0f, 1.0f);
+      for (int e = 0; e < count; ++e) {
+        const Eigen::VectorXf mixed = (1.0f - t) * latents_[ends[e].first] + t * latents_[ends[e].second];
+        stage.latents[e] = mixed.norm() > 1e-6f ? Eigen::VectorXf(mixed.normalized()) : latents_[ends[e].second];
+      }
+      stage.step();
+      for (int e = 0; e < count; ++e) {
+        tracks[e].add(stage.view(e), character_.num_bodies());
+        fell[e] = fell[e] || stage.fallen(e);
+      }
+    }
+    std::vector<double> ratios;
+    int up = 0;
+    for (int e = 0; e < count; ++e) {
+      up += !fell[e];
+      const auto begin = static_cast<size_t>(before), end = begin + static_cast<size_t>(way),
+                 second = static_cast<size_t>(steps(1.0f));
+      const double apart =
+          0.5 * (tracks[e].jerk(begin - second, begin) + tracks[e].jerk(end + second, end + 2 * second));
+      // two that stand still say nothing
+      if (!fell[e] && apart > 1e-3) ratios.push_back(tracks[e].jerk(begin, end) / apart);
+    }
+    out_.interpolation_smoothness = mean_of(ratios), out_.interpolation_stays_up = share_of(up, count);
+  }
+
+  static Eigen::MatrixXd joined(const std::vector<Eigen::RowVectorXd>& rows) {
+    if (rows.empty()) return {};
+    Eigen::MatrixXd out(rows.size(), rows.front().size());
+    for (size_t i = 0; i < rows.size(); ++i) out.row(static_cast<Eigen::Index>(i)) = rows[i];
+    return out;
+  }
+
+  const Policy& policy_;
+  const MotionEncoder* encoder_;
+  const Character& character_;
+  const MotionLibrary& library_;
+  const PhysicsSettings& physics_;
+  std::string backend_;
+  PaperMeasureSettings settings_;
+  ThreadPool& pool_;
+  float dt_;
+  CharacterState standing_;
+  std::vector<Eigen::VectorXf> latents_;  // (clips)
+  std::vector<int> upright_;              // clips
+  std::vector<float> down_;               // (feet) height below which one is down
+  int trunk_ = 0;                         // heaviest body
+  PaperMeasures out_;
+};
+
+}  // namespace
+
+PaperMeasures measure_as_the_paper(const Policy& policy, const MotionEncoder* encoder, const Character& character,
+                                   const MotionLibrary& library, const PhysicsSettings& physics,
+                                   const std::string& backend, const PaperMeasureSettings& settings, ThreadPool& pool) {
+  return Measurer(policy, encoder, character, library, physics, backend, settings, pool).measure();
+}
+
+}  // namespace calm

@@ -1,0 +1,138 @@
+#include "learn/paper_measures.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/settings.h"
+#include "learn/low_level_trainer.h"
+#include "learn/motion_classifier.h"
+#include "learn/motion_distance.h"
+
+namespace calm {
+namespace {
+
+const Character& human() {
+  static const Character character = load_character(CALM_SOURCE_DIR "/assets/characters/human.xml");
+  return character;
+}
+
+const MotionLibrary& generated() {
+  static const MotionLibrary library(human(), load_motions(human(), "builtin:"));
+  return library;
+}
+
+LowLevelSettings tiny() {
+  auto settings = load_settings<LowLevelSettings>(CALM_SOURCE_DIR "/configs/low_level/tiny.yaml");
+  settings.threads = 1, settings.device = "cpu";
+  return settings;
+}
+
+TEST(Estimate, IntervalsAreThoseOfTheTextbooks) {
+  const Estimate share = share_of(81, 263);  // Wilson's, worked by hand
+  EXPECT_NEAR(share.value, 0.3080, 1e-4);
+  EXPECT_NEAR(share.low, 0.2553, 2e-4);
+  EXPECT_NEAR(share.high, 0.3662, 2e-4);
+  EXPECT_EQ(share_of(10, 10).high, 1.0);
+  EXPECT_GT(share_of(10, 10).low, 0.6);
+  const Estimate mean = mean_of({1.0, 2.0, 3.0, 4.0});
+  EXPECT_DOUBLE_EQ(mean.value, 2.5);
+  EXPECT_NEAR(mean.high - mean.value, 1.96 * std::sqrt(5.0 / 3.0 / 4.0), 1e-12);
+}
+
+TEST(FisherConcentration, IsScatterWithinOverBetween) {
+  Eigen::MatrixXd a(2, 2), b(2, 2);
+  a << 1, 0.5, 1, -0.5;
+  b << -1, 0.5, -1, -0.5;
+  // within: 0.25 each; between: 1 each
+  EXPECT_DOUBLE_EQ(fisher_concentration({a, b}), 0.25);
+  EXPECT_TRUE(std::isinf(fisher_concentration({a, a})));
+}
+
+TEST(InceptionScore, IsTheNumberOfClassesAtMostAndOneAtLeast) {
+  EXPECT_NEAR(inception_score(Eigen::MatrixXd::Identity(7, 7)), 7.0, 1e-9);
+  EXPECT_NEAR(inception_score(Eigen::MatrixXd::Constant(5, 4, 0.25)), 1.0, 1e-9);
+  Eigen::MatrixXd one = Eigen::MatrixXd::Zero(6, 3);
+  one.col(1).setOnes();  // sure, but of one thing only
+  EXPECT_NEAR(inception_score(one), 1.0, 1e-9);
+}
+
+TEST(MotionClassifier, NamesHeldOutWindowsAndNotOneThatStandsStill) {
+  const float dt = 1.0f / 30.0f;
+  const std::vector<int> groups = MotionDistance(generated(), dt, 30).groups(kNearDuplicate);
+  const MotionClassifier classifier(generated(), groups, dt, {.steps = 400});
+  EXPECT_GE(classifier.held_out_accuracy(), 0.95);
+  // a motion of a clip is named after it; every window's probabilities sum to one
+  const int clip = generated().clip_index("raise_arms"), size = human().motion_feature_size();
+  ASSERT_GE(clip, 0);
+  MotionClassifier::Rows rows(static_cast<int>(generated().clip(clip).length() / dt), size);
+  for (int f = 0; f < rows.rows(); ++f)
+    generated().window_features({clip, static_cast<float>(f) * dt}, 1, dt, rows.row(f).data());
+  const Eigen::MatrixXd p = classifier.probabilities(rows);
+  ASSERT_GT(p.rows(), 5);
+  for (int w = 0; w < p.rows(); ++w) EXPECT_NEAR(p.row(w).sum(), 1.0, 1e-5);
+  Eigen::Index named = 0;
+  p.array().max(1e-6).log().matrix().colwise().mean().maxCoeff(&named);
+  EXPECT_EQ(named, groups[clip]);
+  EXPECT_EQ(classifier.probabilities(rows.topRows(3)).rows(), 0);
+}
+
+TEST(MotionEncoder, EncodesAsTheTrainerDid) {
+  LowLevelTrainer trainer(tiny(), human(), generated());
+  trainer.iterate();
+  const auto folder = std::filesystem::path(testing::TempDir()) / "encoder_test";
+  std::filesystem::create_directories(folder);
+  write_file_atomic(folder / "policy.safetensors", serialise_safetensors(trainer.export_policy()));
+  EXPECT_THROW(load_encoder(folder, load_policy(folder)), Error);
+  write_file_atomic(folder / "encoder.safetensors", serialise_safetensors(trainer.export_encoder()));
+  const Policy policy = load_policy(folder);
+  const MotionEncoder encoder = load_encoder(folder, policy);
+  const float dt = 1.0f / 30.0f, half = 0.5f * 59.0f * dt;
+  for (int c = 0; c < generated().num_clips(); ++c) {
+    const float length = generated().clip(c).length(), newest = std::min(length, 0.5f * length + half);
+    std::vector<float> window(static_cast<size_t>(encoder.frames) * human().motion_feature_size());
+    generated().window_features({c, snap_to_moment(newest, dt)}, encoder.frames,
+                                static_cast<float>(encoder.stride) * dt, window.data());
+    EXPECT_NEAR(encoder.encode(window.data()).dot(policy.latents[c].z), 1.0f, 1e-4f) << generated().clip(c).name;
+  }
+  const std::string good = read_file(folder / "encoder.safetensors");
+  for (const size_t size : {size_t{0}, size_t{7}, good.size() / 2, good.size() - 1}) {
+    write_file_atomic(folder / "encoder.safetensors", good.substr(0, size));
+    EXPECT_THROW(load_encoder(folder, policy), Error);
+  }
+  std::filesystem::remove_all(folder);
+}
+
+TEST(PaperMeasures, AreSharesOfAPolicyThatKnowsNothingAndRepeat) {
+  LowLevelTrainer trainer(tiny(), human(), generated());
+  const Policy policy = parse_policy(serialise_safetensors(trainer.export_policy()), "test");
+  ThreadPool pool(2);
+  const PaperMeasureSettings few = {.episodes_per_clip = 1, .falls = 4, .pushes = 4, .interpolations = 3};
+  const auto measure = [&] {
+    return measure_as_the_paper(policy, nullptr, human(), generated(), tiny().physics, "simd", few, pool);
+  };
+  const PaperMeasures m = measure();
+  EXPECT_FALSE(m.fisher.has_value());
+  EXPECT_GE(m.classifier_held_out, 0.95);
+  EXPECT_LT(m.still_named_right, 0.3);
+  for (const Estimate& share : {m.classifier_top1, m.classifier_top3, m.nearest_clip, m.stays_up, m.gets_up_within_4s,
+                                m.push_recovery, m.box_recovery, m.interpolation_stays_up}) {
+    EXPECT_LE(0.0, share.low);
+    EXPECT_LE(share.low, share.value);
+    EXPECT_LE(share.value, share.high);
+    EXPECT_LE(share.high, 1.0);
+  }
+  EXPECT_GE(m.classifier_top3.value, m.classifier_top1.value);
+  EXPECT_LE(m.gets_up_within_4s.value, 0.5);  // it cannot
+  EXPECT_GT(m.inception_of_clips, 0.7 * m.classes);
+  EXPECT_GE(m.inception, 1.0);
+  const PaperMeasures again = measure();
+  EXPECT_EQ(m.inception, again.inception);
+  EXPECT_EQ(m.jerk_ratio, again.jerk_ratio);
+  EXPECT_EQ(m.stays_up.value, again.stays_up.value);
+}
+
+}  // namespace
+}  // namespace calm
