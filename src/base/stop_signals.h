@@ -2,9 +2,9 @@
 // program at once.
 //
 // The signals are blocked in the thread that makes this object and in those that it starts afterwards, and fall on a
-// thread that sleeps: oneDNN's generated code keeps numbers below the stack pointer, where a handler's frame would
-// overwrite them, and the program would go on with a damaged heap (seen with LibTorch 1.13 on a processor with
-// AVX-512). Construct it before threads that compute are started. One at a time.
+// thread that sleeps. Handled by a thread that was in one of oneDNN's products they left a damaged heap (four of five
+// runs, LibTorch 1.13, AVX-512; none where the products were OpenBLAS's), as if its generated code kept numbers where a
+// handler's frame is laid. Construct it before threads that compute are started. One at a time.
 #pragma once
 
 #include <csignal>

@@ -740,6 +740,7 @@ void LowLevelTrainer::Impl::update() {
   const int64_t rows = data.obs.size(0), B = u.minibatch, D = u.discriminator_minibatch;
   const auto targets = value_norm.normalise(data.returns);
   double losses_s = 0.0, optimiser_s = 0.0;
+  std::vector<torch::Tensor> kl_last_pass;
   std::map<std::string, std::vector<torch::Tensor>> values;  // read once at the end: a GPU would be waited for
   const bool beside = device.is_cpu() && all_threads(settings) > 1;
 
@@ -824,7 +825,7 @@ void LowLevelTrainer::Impl::update() {
       };
       const double inverse_variance = std::exp(-2.0 * settings.network.log_sigma);
       const auto kl = 0.5 * inverse_variance * (mean - old_mean).square().sum(1).mean();
-      if (pass == u.passes - 1) add("kl_last_pass", kl);
+      if (pass == u.passes - 1) kl_last_pass.push_back(kl);
       add("kl", kl);
       add("actor_loss", actor_loss), add("value_loss", value_loss), add("bound_loss", bounds);
       add("discriminator_loss", d.prediction), add("gradient_penalty", d.gradient_penalty);
@@ -836,12 +837,13 @@ void LowLevelTrainer::Impl::update() {
         add("accuracy_negatives", below.narrow(0, below.size(0) - negatives.size(0), negatives.size(0)).mean());
     }
   }
-  for (const auto& [name, all] : values) stats[name] = torch::stack(all).mean().item<double>();
+  const auto mean_of = [](const std::vector<torch::Tensor>& all) { return torch::stack(all).mean().item<double>(); };
+  for (const auto& [name, all] : values) stats[name] = mean_of(all);
   parts.losses += losses_s, parts.optimiser += optimiser_s;
 
   // actor's rate by measured KL divergence
   if (u.target_kl > 0.0f) {
-    const double kl = stats["kl_last_pass"];
+    const double kl = mean_of(kl_last_pass);
     if (kl > 1.5 * u.target_kl) actor_rate = std::max(actor_rate / 1.3f, 1e-6f);
     if (kl < u.target_kl / 1.5) actor_rate = std::min(actor_rate * 1.3f, 1e-3f);
     static_cast<torch::optim::AdamOptions&>(optimiser->param_groups()[0].options()).lr(actor_rate);

@@ -6,29 +6,12 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/settings.h"
-#include "learn/low_level_trainer.h"
 #include "learn/motion_classifier.h"
 #include "learn/motion_distance.h"
+#include "learn/tiny_world.h"
 
 namespace calm {
 namespace {
-
-const Character& human() {
-  static const Character character = load_character(CALM_SOURCE_DIR "/assets/characters/human.xml");
-  return character;
-}
-
-const MotionLibrary& generated() {
-  static const MotionLibrary library(human(), load_motions(human(), "builtin:"));
-  return library;
-}
-
-LowLevelSettings tiny() {
-  auto settings = load_settings<LowLevelSettings>(CALM_SOURCE_DIR "/configs/low_level/tiny.yaml");
-  settings.threads = 1, settings.device = "cpu";
-  return settings;
-}
 
 TEST(Estimate, IntervalsAreThoseOfTheTextbooks) {
   const Estimate share = share_of(81, 263);  // Wilson's, worked by hand
