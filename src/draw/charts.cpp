@@ -173,28 +173,113 @@ std::string chart_commands(const Chart& chart, size_t index) {
   return out;
 }
 
+// Labels of an axis in the place of numbers, those of many in small print.
+std::string label_tics(const char* axis, const std::vector<std::string>& labels, bool upright) {
+  std::string out = fmt::format("set {}tics {} scale 0 font 'DejaVu Sans,{}' (", axis,
+                                upright ? "rotate by 90 right" : "", labels.size() > 16 ? 8 : 10);
+  for (size_t i = 0; i < labels.size(); ++i) out += fmt::format("{}{} {}", i ? ", " : "", quoted(labels[i]), i);
+  return out + ")\n";
+}
+
+std::string titles(const std::string& title, const std::string& x_label, const std::string& y_label) {
+  return fmt::format("set title {}\nset xlabel {}\nset ylabel {}\n", quoted(title), quoted(x_label), quoted(y_label));
+}
+
+std::string chart_commands(const BarChart& chart, size_t index) {
+  const size_t count = chart.values.size();
+  const bool intervals = !chart.low.empty();
+  if (chart.labels.size() != count || (intervals && (chart.low.size() != count || chart.high.size() != count)))
+    fail("chart {}: {} labels, {} values, {} lower and {} upper bounds", chart.title, chart.labels.size(), count,
+         chart.low.size(), chart.high.size());
+  std::string out = fmt::format("$b{} << END\n", index);
+  for (size_t i = 0; i < count; ++i)
+    out += fmt::format("{} {:.9g} {:.9g} {:.9g}\n", i, chart.values[i], intervals ? chart.low[i] : 0.0,
+                       intervals ? chart.high[i] : 0.0);
+  out += "END\n" + titles(chart.title, "", chart.y_label) + label_tics("x", chart.labels, count > 4);
+  out += fmt::format(
+      "set xrange [-0.7:{}]\nset yrange [0:*]\nset style fill solid 0.8 noborder\nset boxwidth 0.7\n"
+      "plot $b{} using 1:2 with boxes lc rgb '#{}' notitle",
+      static_cast<double>(count) - 0.3, index, kColours[0]);
+  if (intervals) out += fmt::format(", $b{} using 1:2:3:4 with yerrorbars lc rgb '#333333' lw 1.2 pt 0 notitle", index);
+  if (chart.line)
+    out += fmt::format(", {:.9g} with lines dt 2 lw 1.5 lc rgb '#{}' title {}", *chart.line, kColours[1],
+                       quoted(chart.line_label));
+  return out + "\n";
+}
+
+std::string chart_commands(const HeatMap& chart, size_t index) {
+  if (chart.values.size() != chart.rows.size() * chart.columns.size() || chart.values.empty())
+    fail("chart {}: {} values for {} rows and {} columns", chart.title, chart.values.size(), chart.rows.size(),
+         chart.columns.size());
+  std::string out = fmt::format("$h{} << END\n", index);
+  for (size_t r = 0; r < chart.rows.size(); ++r) {
+    for (size_t c = 0; c < chart.columns.size(); ++c)
+      out += fmt::format("{:.4g} ", std::clamp(chart.values[r * chart.columns.size() + c], 0.0, 1.0));
+    out += '\n';
+  }
+  out += "END\n" + titles(chart.title, chart.column_label, chart.row_label);
+  out += label_tics("x", chart.columns, true) + label_tics("y", chart.rows, false);
+  out += fmt::format(
+      "unset grid\nset lmargin 20\nset xrange [-0.5:{}]\nset yrange [{}:-0.5]\nset cbrange [0:1]\n"
+      "set palette defined (0 '#f4f6f8', 0.02 '#dbe9f3', 1 '#{}')\nplot $h{} matrix with image notitle\n",
+      static_cast<double>(chart.columns.size()) - 0.5, static_cast<double>(chart.rows.size()) - 0.5, kColours[0],
+      index);
+  return out;
+}
+
+std::string chart_commands(const ScatterChart& chart, size_t index) {
+  std::string data, plot, labels;
+  for (size_t g = 0; g < chart.groups.size(); ++g) {
+    const ScatterGroup& group = chart.groups[g];
+    const Points points = drawable(Curve{group.name, group.x, group.y}, false);
+    if (points.x.empty()) continue;
+    const std::string name = fmt::format("s{}_{}", index, g), colour = kColours[g % kColours.size()];
+    data += data_block(name, points);
+    plot += fmt::format("{}${} with points pt 7 ps {} lc rgb '#80{}' notitle", plot.empty() ? "plot " : ", ", name,
+                        points.x.size() > 1 ? 0.5 : 1.2, colour);
+    const double count = static_cast<double>(points.x.size());
+    labels += fmt::format(
+        "set label {} {} at {:.9g},{:.9g} center offset 0,0.7 front font 'DejaVu Sans Bold,10' "
+        "textcolor rgb '#{}'\n",
+        g + 1, quoted(group.name), std::accumulate(points.x.begin(), points.x.end(), 0.0) / count,
+        std::accumulate(points.y.begin(), points.y.end(), 0.0) / count, colour);
+  }
+  if (plot.empty()) fail("chart {}: there is no point to draw", chart.title);
+  return data + titles(chart.title, "", "") + labels +
+         "unset xtics\nunset ytics\nset size ratio -1\nset offsets graph 0.08,graph 0.08,graph 0.05,graph 0.05\n" +
+         plot + "\n";
+}
+
+// What every kind of chart starts from, whatever the one before has set.
+constexpr const char* kStyle =
+    "unset label\nunset logscale\nset size noratio\nset autoscale\nunset colorbox\n"
+    "set border 3 lc rgb '#777777' lw 1\n"
+    "unset xtics\nunset ytics\n"
+    "set xtics nomirror out scale 0.6 norotate autofreq font '' textcolor rgb '#333333'\n"
+    "set ytics nomirror out scale 0.6 norotate autofreq font '' textcolor rgb '#333333'\n"
+    "set grid back lt 1 lw 1 lc rgb '#e4e4e4'\n"
+    "set title font 'DejaVu Sans Bold,13' textcolor rgb '#222222' offset 0,-0.3\n"
+    "set xlabel textcolor rgb '#333333' offset 0,0.4\nset ylabel textcolor rgb '#333333' offset 1,0\n"
+    "set key bmargin center horizontal reverse Left samplen 1.4 height 1.2 textcolor rgb '#333333' noenhanced\n"
+    "set format x '%.4g'\nset format y '%.4g'\nset offsets 0,0,graph 0.05,graph 0.05\nset lmargin 11\nset rmargin 3\n";
+
 }  // namespace
 
-void save_charts(std::span<const Chart> charts, int columns, const fs::path& path) {
+void save_charts(std::span<const AnyChart> charts, int columns, const fs::path& path, int width, int height) {
   if (charts.empty() || columns < 1)
     fail("{}: a grid of {} charts in {} columns cannot be drawn", path.string(), charts.size(), columns);
   const int count = static_cast<int>(charts.size());
   columns = std::min(columns, count);
   const int rows = (count + columns - 1) / columns;
-  constexpr int kWidth = 640, kHeight = 420;
-  std::string commands = fmt::format(
-      "set multiplot layout {},{}\n"
-      "set border 3 lc rgb '#777777' lw 1\n"
-      "set tics nomirror out scale 0.6 textcolor rgb '#333333'\n"
-      "set grid back lt 1 lw 1 lc rgb '#e4e4e4'\n"
-      "set title font 'DejaVu Sans Bold,13' textcolor rgb '#222222' offset 0,-0.3\n"
-      "set xlabel textcolor rgb '#333333' offset 0,0.4\nset ylabel textcolor rgb '#333333' offset 1,0\n"
-      "set key bmargin center horizontal reverse Left samplen 1.4 height 1.2 textcolor rgb '#333333' noenhanced\n"
-      "set format x '%.4g'\nset offsets 0,0,graph 0.05,graph 0.05\nset lmargin 11\nset rmargin 3\n",
-      rows, columns);
-  for (size_t i = 0; i < charts.size(); ++i) commands += chart_commands(charts[i], i);
+  std::string commands = fmt::format("set multiplot layout {},{}\n", rows, columns);
+  for (size_t i = 0; i < charts.size(); ++i)
+    commands += kStyle + std::visit([i](const auto& chart) { return chart_commands(chart, i); }, charts[i]);
   commands += "unset multiplot\n";
-  write_file_atomic(path, run_gnuplot(commands, columns * kWidth, rows * kHeight, 11));
+  write_file_atomic(path, run_gnuplot(commands, columns * width, rows * height, 11));
+}
+
+void save_charts(std::span<const Chart> charts, int columns, const fs::path& path) {
+  save_charts(std::vector<AnyChart>(charts.begin(), charts.end()), columns, path);
 }
 
 // A column of text, one caption in the middle of each row of that height, as wide as the longest needs.

@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <variant>
 #include <vector>
 
 #include "character/state.h"
@@ -78,8 +79,39 @@ struct Chart {
   std::vector<Curve> curves;
   bool log_y = false;  // points with y <= 0 are left out
 };
-// A grid of charts as one PNG, drawn by gnuplot; Error names the package where gnuplot is not installed. A long curve
-// (over 200 points) is drawn pale, with its moving average over 2 % of its points on top.
+// Bars from zero, one a label, with intervals where given (low, high: empty or as many as values) and a line across.
+struct BarChart {
+  std::string title, y_label;
+  std::vector<std::string> labels;
+  std::vector<double> values, low, high;
+  std::optional<double> line;
+  std::string line_label;
+};
+
+// Cells coloured by their values in [0, 1].
+struct HeatMap {
+  std::string title, row_label, column_label;
+  std::vector<std::string> rows, columns;
+  std::vector<double> values;  // (rows x columns)
+};
+
+// Points in groups, each named at its mean; both axes of one scale.
+struct ScatterGroup {
+  std::string name;
+  std::vector<double> x, y;
+};
+struct ScatterChart {
+  std::string title;
+  std::vector<ScatterGroup> groups;
+};
+
+using AnyChart = std::variant<Chart, BarChart, HeatMap, ScatterChart>;
+
+// A grid of charts as one PNG, drawn by gnuplot, each width x height pixels; Error names the package where gnuplot is
+// not installed, or the chart whose lengths disagree. A long curve (over 200 points) is drawn pale, with its moving
+// average over 2 % of its points on top.
+void save_charts(std::span<const AnyChart> charts, int columns, const std::filesystem::path& path, int width = 640,
+                 int height = 420);
 void save_charts(std::span<const Chart> charts, int columns, const std::filesystem::path& path);
 
 }  // namespace calm

@@ -123,7 +123,7 @@ TEST_F(ImageTest, ChartsShowTheirCurvesInColour) {
 }
 
 TEST_F(ImageTest, BadChartsAreRefused) {
-  EXPECT_THROW(save_charts({}, 1, file("d.png")), Error);
+  EXPECT_THROW(save_charts(std::vector<Chart>(), 1, file("d.png")), Error);
   const std::vector<Chart> uneven = {{"", "", "", {{"c", {1.0, 2.0}, {1.0}}}, false}};
   EXPECT_THROW(save_charts(uneven, 1, file("d.png")), Error);
   EXPECT_FALSE(fs::exists(file("d.png")));
@@ -140,6 +140,30 @@ TEST_F(ImageTest, MissingGnuplotIsNamedWithItsPackage) {
   }
   ::setenv("PATH", path.c_str(), 1);
   EXPECT_THAT(said, testing::HasSubstr("gnuplot-nox"));
+}
+
+TEST_F(ImageTest, BarsHeatMapsAndPointsShareAPicture) {
+  const BarChart bars{"bars", "share", {"a <b>", "it's"}, {0.5, 0.9}, {0.4, 0.8}, {0.6, 1.0}, 0.1, "chance"};
+  const HeatMap map{"map", "asked", "taken", {"one", "two"}, {"one", "two", "three"}, {1, 0, 0, 0.2, 0.3, 0.5}};
+  const ScatterChart points{"points", {{"left", {0, 0.1}, {0, 1}}, {"none", {}, {}}, {"right", {2}, {1}}}};
+  const std::vector<AnyChart> all = {bars, map, points, Chart{"lines", "x", "y", {{"line", {0, 1}, {1, 2}}}, false}};
+  save_charts(all, 2, file("kinds.png"), 500, 300);
+  const Image image = load_png(file("kinds.png"));
+  EXPECT_EQ(image.width, 1000);
+  EXPECT_EQ(image.height, 600);
+
+  const auto refused = [&](const AnyChart& chart) {
+    EXPECT_THROW(save_charts(std::vector<AnyChart>{chart}, 1, file("f.png")), Error);
+    EXPECT_FALSE(fs::exists(file("f.png")));
+  };
+  BarChart uneven_bars = bars;
+  uneven_bars.high.pop_back();
+  refused(uneven_bars);
+  HeatMap uneven_map = map;
+  uneven_map.values.pop_back();
+  refused(uneven_map);
+  refused(ScatterChart{"points", {{"left", {0}, {0, 1}}}});
+  refused(ScatterChart{"points", {}});
 }
 
 }  // namespace
