@@ -128,7 +128,12 @@ Clip import_clip(const Character& character, const fs::path& path, const fs::pat
   if (path.extension() == ".bvh")
     return import_bvh(character, path, load_retarget_map(joint_map.empty() ? default_retarget_map_path() : joint_map),
                       warnings);
-  fail("{}: clips are .npy and .bvh files, data sets .yaml, libraries .calmlib", path.string());
+  if (path.extension() == ".calmlib") {
+    std::vector<Clip> clips = load_library_clips(character, path);
+    if (clips.size() != 1) fail("{}: holds {} clips; a list takes libraries of one", path.string(), clips.size());
+    return std::move(clips.front());
+  }
+  fail("{}: clips are .npy, .bvh and .calmlib files, data sets .yaml, libraries .calmlib", path.string());
 }
 
 // The generated clip of that name.

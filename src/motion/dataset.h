@@ -4,7 +4,7 @@
 //   root: ${CALM_MOTIONS}/cmu        # optional: folder that files are relative to; default: the list's own
 //   joint_map: maps/cmu.yaml         # optional: for BVH entries; default: the map of the CMU clips
 //   motions:
-//     - file: 02_01.bvh              # .npy, .bvh, or builtin:stand for a generated clip
+//     - file: 02_01.bvh              # .npy, .bvh, .calmlib of one clip, or builtin:stand for a generated one
 //       weight: 2.0                  # relative probability; default 1
 //       name: walk                   # unique; default: the file's stem
 //       tags: [walk, forward]

@@ -12,7 +12,8 @@ void add_verify_command(CLI::App& app);     // calm verify sim
 void add_bench_command(CLI::App& app);      // calm bench sim|train
 void add_bench_sim_command(CLI::App& bench);
 #ifdef CALM_WITH_PLAY
-void add_play_command(CLI::App& app);  // calm play POLICY
+void add_play_command(CLI::App& app);    // calm play POLICY
+void add_record_command(CLI::App& app);  // calm record POLICY
 #endif
 #ifdef CALM_WITH_LEARN
 void add_train_command(CLI::App& app);  // calm train low-level

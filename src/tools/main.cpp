@@ -65,6 +65,7 @@ int main(int argc, char** argv) {
   calm::add_verify_command(app);
 #ifdef CALM_WITH_PLAY
   calm::add_play_command(app);
+  calm::add_record_command(app);
 #endif
 
   spdlog::set_default_logger(spdlog::stderr_color_mt("calm"));

@@ -454,35 +454,37 @@ void add_motion_command(CLI::App& app) {
   info->add_flag("--json", options->json, "Print JSON");
   info->callback([options] { run_info(*options); });
 
-  auto* import = motion->add_subcommand("import", "Make a binary motion library from clips");
-  add_inputs(import);
-  add_character(import);
-  add_map(import);
-  import->add_option("--out", options->out, "Library file to write (.calmlib)")->required();
-  import->callback([options] { run_import(*options);
-});
+  auto* make = motion->add_subcommand("import", "Make a binary motion library from clips");
+  add_inputs(make);
+  add_character(make);
+  add_map(make);
+  make->add_option("--out", options->out, "Library file to write (.calmlib)")->required();
+  make->callback([options] { run_import(*options); });
 
-auto* check = motion->add_subcommand("check", "Tell what is wrong with clips; exit code 1 if any has an error");
-add_inputs(check);
-add_character(check);
-add_map(check);
-check->add_flag("--json", options->json, "Print JSON");
-check->add_option("--png", options->pictures, "Folder for a strip of frames and charts of every clip");
-check->add_option("--frames", options->frames, "Moments in a strip")->capture_default_str()->check(CLI::Range(1, 40));
-check->callback([options] { run_check(*options); });
+  auto* check = motion->add_subcommand("check", "Tell what is wrong with clips; exit code 1 if any has an error");
+  add_inputs(check);
+  add_character(check);
+  add_map(check);
+  check->add_flag("--json", options->json, "Print JSON");
+  check->add_option("--png", options->pictures, "Folder for a strip of frames and charts of every clip");
+  check->add_option("--frames", options->frames, "Moments in a strip")->capture_default_str()->check(CLI::Range(1, 40));
+  check->callback([options] { run_check(*options); });
 
-auto* draw = motion->add_subcommand("draw", "Draw a clip: moments in a row, side and front, and charts beside it");
-add_inputs(draw);
-add_character(draw);
-add_map(draw);
-draw->add_option("--out", options->out, "Picture to write (.png); the charts get `_charts` in their name")->required();
-draw->add_option("--frames", options->frames, "Moments in the strip")->capture_default_str()->check(CLI::Range(1, 40));
-draw->callback([options] { run_draw(*options); });
+  auto* draw = motion->add_subcommand("draw", "Draw a clip: moments in a row, side and front, and charts beside it");
+  add_inputs(draw);
+  add_character(draw);
+  add_map(draw);
+  draw->add_option("--out", options->out, "Picture to write (.png); the charts get `_charts` in their name")
+      ->required();
+  draw->add_option("--frames", options->frames, "Moments in the strip")
+      ->capture_default_str()
+      ->check(CLI::Range(1, 40));
+  draw->callback([options] { run_draw(*options); });
 
-auto* generate = motion->add_subcommand("generate", "Make the library of simple clips that needs no outside data");
-add_character(generate);
-generate->add_option("--out", options->out, "Library file to write (.calmlib)")->required();
-generate->callback([options] { run_generate(*options); });
+  auto* generate = motion->add_subcommand("generate", "Make the library of simple clips that needs no outside data");
+  add_character(generate);
+  generate->add_option("--out", options->out, "Library file to write (.calmlib)")->required();
+  generate->callback([options] { run_generate(*options); });
 }  // namespace calm
 
 }  // namespace calm

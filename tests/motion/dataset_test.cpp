@@ -50,7 +50,7 @@ TEST(Dataset, ErrorsNameTheListAndTheLine) {
   EXPECT_THAT(error("motions:\n  - file: builtin:fly\n"), HasSubstr("there are stand"));
   EXPECT_THAT(error("motions:\n  - file: builtin:stand\n    start: 2\n    end: 1\n"), HasSubstr("later than"));
   EXPECT_THAT(error("motions:\n  - weight: 1\n"), HasSubstr("names no `file`"));
-  EXPECT_THAT(error("motions:\n  - file: a.fbx\n"), HasSubstr(".npy and .bvh"));
+  EXPECT_THAT(error("motions:\n  - file: a.fbx\n"), HasSubstr(".npy, .bvh and .calmlib"));
   EXPECT_THAT(error("motions: []\n"), HasSubstr("no `motions:` list"));
   EXPECT_THAT(error("- a\n- b\n"), HasSubstr("expected `name: value`"));
   EXPECT_THAT(error("character: knight.xml\nmotions:\n  - file: builtin:stand\n"), HasSubstr("not for human.xml"));
