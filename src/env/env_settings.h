@@ -9,8 +9,10 @@ struct EnvSettings {
   float reset_fallen = 0.1f;      // share of all resets that start from the bank of fallen states
   float recover_in_place = 0.2f;  // share of falls after which the episode goes on from where it lies
   int recovery_grace = 60;        // control steps of a recovery episode in which a fall does not end it
-  bool recovery_score = false;  // in which the tracking score tells how nearly the character stands (not in the paper)
-  int fallen_bank = 256;        // states in the bank
+  // In those the tracking score tells how nearly the character stands, and once it does they last half a second more
+  // (not in the paper).
+  bool recovery_score = false;
+  int fallen_bank = 256;          // states in the bank
   int fallen_settle_steps = 150;  // control steps a bank state falls and settles for
   int latent_steps_min = 10;      // a latent is held for a random number of control steps in
   int latent_steps_max = 150;     // [min, max]

@@ -11,6 +11,7 @@
 namespace calm {
 
 inline constexpr int kMomentsPerStep = 8;
+inline constexpr int kGraceOnceUp = 15;  // control steps
 
 // Time snapped down to the grid of moments, kMomentsPerStep a control step of dt.
 CALM_INLINE float snap_to_moment(float time, float dt) {
@@ -158,7 +159,11 @@ struct EpisodeRules {
     --episode.latent_left;
     if (!diverged) end.tracking = follow(episode, features);
     const bool strayed = end.tracking >= 0.0f && end.tracking < settings.follow_limit;
-    if (settings.recovery_score && episode.grace > 0 && !diverged) end.tracking = standing_score(features);
+    if (settings.recovery_score && episode.grace > 0 && !diverged) {
+      end.tracking = standing_score(features);
+      // it stands: recovering ends soon
+      if (end.tracking > 0.9f && episode.grace > kGraceOnceUp) episode.grace = kGraceOnceUp;
+    }
     // contacts settle in the first step
     const auto foot = [this](int b) { return is_foot[b] != 0; };
     const bool fell =

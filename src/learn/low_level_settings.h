@@ -21,7 +21,10 @@ struct NetworkSettings {
   std::vector<int> encoder_hidden = {1024, 1024, 512};
   int encoder_stride = 1;         // the encoder sees every n-th frame of its window
   float actor_last_layer = 1.0f;  // scale of the actor's last layer at the start
-  float log_sigma = -2.9f;        // of the actor's exploration noise, fixed
+  float log_sigma = -2.9f;        // of the actor's exploration noise
+  float log_sigma_end = -2.9f;    // which it narrows to
+  double narrow_from = 0.0;       // between so many samples
+  double narrow_to = 0.0;         // and so many; 0: it does not
 };
 
 struct UpdateSettings {
@@ -42,6 +45,8 @@ struct UpdateSettings {
   bool negatives = true;      // clip windows with another motion's latent, as negatives
   int replay_size = 200000;   // windows
   float replay_keep = 0.01f;  // share of new windows kept once the buffer is full
+  // > 0: only getting up is learnt, and this weighs the divergence of all else from the controller started from
+  float keep_weight = 0.0f;
 };
 
 // Before the first rollout: the actor (and the encoder with it) learns, supervised, the PD targets that would make the
@@ -93,6 +98,9 @@ void visit(Visitor& v, NetworkSettings& s) {
   v("encoder_stride", s.encoder_stride);
   v("actor_last_layer", s.actor_last_layer);
   v("log_sigma", s.log_sigma);
+  v("log_sigma_end", s.log_sigma_end);
+  v("narrow_from", s.narrow_from);
+  v("narrow_to", s.narrow_to);
 }
 
 template <class Visitor>
@@ -121,6 +129,7 @@ void visit(Visitor& v, UpdateSettings& s) {
   v("negatives", s.negatives);
   v("replay_size", s.replay_size);
   v("replay_keep", s.replay_keep);
+  v("keep_weight", s.keep_weight);
 }
 
 template <class Visitor>

@@ -88,6 +88,14 @@ torch::Tensor flatten(const torch::nn::Module& net) {
   return flat;
 }
 
+// Networks of the same layers.
+void copy_parameters(const torch::nn::Module& from, torch::nn::Module& to) {
+  const torch::NoGradGuard no_grad;
+  const auto source = from.parameters();
+  auto target = to.parameters();
+  for (size_t i = 0; i < source.size(); ++i) target[i].copy_(source[i]);
+}
+
 torch::Tensor bytes_to_tensor(const std::string& bytes) {
   auto t = torch::empty({static_cast<int64_t>(bytes.size())}, torch::kUInt8);
   std::copy(bytes.begin(), bytes.end(), t.data_ptr<uint8_t>());
@@ -110,9 +118,16 @@ int all_threads(const LowLevelSettings& s) {
 int rollout_threads(const LowLevelSettings& s) { return s.overlap ? std::max(1, all_threads(s) - 1) : all_threads(s); }
 int update_threads(const LowLevelSettings& s) { return s.overlap ? 1 : all_threads(s); }
 
+float log_sigma_at(const NetworkSettings& n, double samples) {
+  if (n.narrow_to <= 0.0) return n.log_sigma;
+  const double t = std::clamp((samples - n.narrow_from) / std::max(n.narrow_to - n.narrow_from, 1.0), 0.0, 1.0);
+  return n.log_sigma + static_cast<float>(t) * (n.log_sigma_end - n.log_sigma);
+}
+
 // Share of the episodes that could follow their clip which do.
-double follow_share(const RewardSettings& reward, double samples) {
-  if (reward.tracking_weight <= 0.0f) return 0.0;
+double follow_share(const LowLevelSettings& settings, double samples) {
+  const RewardSettings& reward = settings.reward;
+  if (reward.tracking_weight <= 0.0f || settings.update.keep_weight > 0.0f) return 0.0;
   if (reward.tracking_fade <= 0.0) return 1.0;
   return std::clamp((reward.tracking_fade - samples) / std::max(reward.tracking_fade - reward.tracking_full, 1.0), 0.0,
                     1.0);
@@ -150,6 +165,8 @@ void validate(const LowLevelSettings& s) {
       if (size < 1 || size > 65536) fail("settings: network: a hidden layer cannot have {} units", size);
   if (s.network.latent_size < 2) fail("settings: network.latent_size {} must be at least 2", s.network.latent_size);
   if (!(s.samples > 0.0)) fail("settings: samples must be positive");
+  if (s.update.keep_weight > 0.0f && !s.env.recovery_score)
+    fail("settings: update.keep_weight leaves getting up to learn, which needs env.recovery_score: true");
 }
 
 struct LowLevelTrainer::Impl {
@@ -188,6 +205,7 @@ struct LowLevelTrainer::Impl {
     std::shared_ptr<MlpNet> encoder;
     Normaliser obs_norm;
     torch::Tensor table;  // (moments, f) normalised
+    float log_sigma = 0.0f;
   };
 
 #ifdef CALM_WITH_CUDA
@@ -203,6 +221,8 @@ struct LowLevelTrainer::Impl {
   Rollout rollout_on_gpu();
   void rewards_and_returns();
   void update();
+  void update_keeping();
+  void adapt_actor_rate(double kl);
   void update_normalisers();
 
   torch::Tensor encode(const MlpNet& net, const torch::Tensor& normalised, const torch::Tensor& moments) const;
@@ -252,11 +272,13 @@ struct LowLevelTrainer::Impl {
 
   std::shared_ptr<StyledNet> actor, discriminator;
   std::shared_ptr<MlpNet> critic, encoder;
+  std::shared_ptr<StyledNet> kept;  // with update.keep_weight: the actor as it was
   std::unique_ptr<Behaviour> behaviour;
   std::array<torch::Tensor, 4> flat;  // parameters of actor, critic, discriminator, encoder
   std::unique_ptr<torch::optim::Adam> optimiser;
   Normaliser obs_norm, feature_norm, value_norm;
   float actor_rate;
+  float log_sigma;  // of the exploration noise, now
 
   torch::Tensor replay_windows, replay_moments;  // (capacity, frames f) raw; (capacity) int64
   int64_t replay_count = 0;
@@ -288,6 +310,7 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
       feature_norm(c.motion_feature_size(), device),
       value_norm(1, device),
       actor_rate(s.update.learning_rate * s.update.actor_rate),
+      log_sigma(s.network.log_sigma),
       exploration(exploration_probabilities(s.num_envs)),
       rng(static_cast<uint64_t>(s.seed), 0x1ea4ull),
       rollout_rng(static_cast<uint64_t>(s.seed), 0xac7ull) {
@@ -315,10 +338,16 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
       Behaviour{std::make_shared<StyledNet>(o, style_sizes, n.actor_hidden, c.num_dofs),
                 std::make_shared<MlpNet>(mlp_sizes(f * encoder_frames, n.encoder_hidden, n.latent_size)),
                 obs_norm,
-                {}});
+                {},
+                s.network.log_sigma});
   {
     const torch::NoGradGuard no_grad;
     actor->body().layers().back()->weight.mul_(n.actor_last_layer);
+  }
+  if (s.update.keep_weight > 0.0f) {
+    kept = std::make_shared<StyledNet>(o, style_sizes, n.actor_hidden, c.num_dofs);
+    kept->to(device);
+    for (auto& parameter : kept->parameters()) parameter.set_requires_grad(false);
   }
   for (auto* module :
        {static_cast<torch::nn::Module*>(actor.get()), static_cast<torch::nn::Module*>(critic.get()),
@@ -426,13 +455,9 @@ void LowLevelTrainer::Impl::refresh_behaviour() {
   table_normalised = feature_norm.normalise(table.features());
   behaviour->table = table_normalised;
   behaviour->obs_norm = obs_norm;
-  const auto copy = [](const torch::nn::Module& from, torch::nn::Module& to) {
-    const auto source = from.parameters();
-    auto target = to.parameters();
-    for (size_t i = 0; i < source.size(); ++i) target[i].copy_(source[i]);
-  };
-  copy(*actor, *behaviour->actor);
-  copy(*encoder, *behaviour->encoder);
+  behaviour->log_sigma = log_sigma;
+  copy_parameters(*actor, *behaviour->actor);
+  copy_parameters(*encoder, *behaviour->encoder);
 }
 
 // Simulates `horizon` control steps everywhere; no gradients. Touches only the environments, the behaviour and its own
@@ -464,7 +489,7 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
   };
   auto styles = style_of_new(0);
 
-  const float sigma = std::exp(settings.network.log_sigma);
+  const float sigma = std::exp(behaviour->log_sigma);
   auto noise = torch::empty({N, A}, floats);
   for (int64_t t = 0; t < T; ++t) {
     double start = now_s();
@@ -523,7 +548,7 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout() {
   out.end_row = torch::tensor(end_row, torch::kInt64).to(device);
   out.end_obs = torch::tensor(end_obs).reshape({static_cast<int64_t>(end_row.size()), O}).to(device);
   out.last_obs = torch::from_blob(const_cast<float*>(env->observations().data()), {N, O}).clone().to(device);
-  out.neglogp = neg_log_prob(out.actions, out.means, settings.network.log_sigma);
+  out.neglogp = neg_log_prob(out.actions, out.means, behaviour->log_sigma);
   return out;
 }
 
@@ -555,7 +580,7 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout_on_gpu() {
   const auto current = torch::arange(N, longs);
   int64_t known = N;
 
-  const float sigma = std::exp(settings.network.log_sigma);
+  const float sigma = std::exp(behaviour->log_sigma);
   auto elapsed = [start = now_s()]() mutable {
     CudaSimulator::wait();
     const double before = std::exchange(start, now_s());
@@ -598,7 +623,7 @@ LowLevelTrainer::Impl::Rollout LowLevelTrainer::Impl::rollout_on_gpu() {
   out.end_row = end_row.empty() ? torch::empty({0}, longs) : torch::cat(end_row);
   out.end_obs = end_obs.empty() ? torch::empty({0, O}, floats) : torch::cat(end_obs);
   out.last_obs = observations.clone();
-  out.neglogp = neg_log_prob(out.actions, out.means, settings.network.log_sigma);
+  out.neglogp = neg_log_prob(out.actions, out.means, behaviour->log_sigma);
   return out;
 #else
   fail("training: this build has no CUDA");
@@ -643,22 +668,28 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   // near one, is left out).
   if (settings.overlap && !on_gpu()) {
     data.means = actor->forward_styled(data.normalised_obs, actor->embed(z_table).index_select(0, data.window_id));
-    data.neglogp = neg_log_prob(data.actions, data.means, settings.network.log_sigma);
+    data.neglogp = neg_log_prob(data.actions, data.means, log_sigma);
   }
 
   // reward: how real the discriminator finds the window under the latent in force
-  const auto styles = discriminator->embed(z_table).index_select(0, data.window_id);
-  std::vector<torch::Tensor> logits;
-  const int64_t block = device.is_cpu() ? kDenseBlock : N;
-  for (int64_t begin = 0; begin < T * N; begin += block) {
-    const int64_t rows = std::min(block, T * N - begin);
-    logits.push_back(discriminator->forward_styled(normalised_windows(data.windows.narrow(0, begin, rows)),
-                                                   styles.narrow(0, begin, rows)));
-  }
-  const auto style = discriminator_reward(torch::cat(logits).squeeze(1), settings.reward.discriminator_scale);
   const float w = settings.reward.tracking_weight;
   const auto tracked = (data.tracking >= 0.0f).to(torch::kFloat32);
-  const auto rewards = style * (1.0f - w * tracked) + w * tracked * settings.reward.discriminator_scale * data.tracking;
+  torch::Tensor style, rewards;
+  if (kept) {
+    // how nearly it stands while it recovers; else it does what is kept, which is as good as standing
+    rewards = torch::where(data.tracking >= 0.0f, data.tracking, torch::ones_like(data.tracking));
+  } else {
+    const auto styles = discriminator->embed(z_table).index_select(0, data.window_id);
+    std::vector<torch::Tensor> logits;
+    const int64_t block = device.is_cpu() ? kDenseBlock : N;
+    for (int64_t begin = 0; begin < T * N; begin += block) {
+      const int64_t rows = std::min(block, T * N - begin);
+      logits.push_back(discriminator->forward_styled(normalised_windows(data.windows.narrow(0, begin, rows)),
+                                                     styles.narrow(0, begin, rows)));
+    }
+    style = discriminator_reward(torch::cat(logits).squeeze(1), settings.reward.discriminator_scale);
+    rewards = style * (1.0f - w * tracked) + w * tracked * settings.reward.discriminator_scale * data.tracking;
+  }
 
   // values; the next value is the next row's but where the latent changed or the episode ended
   const auto values = value(data.normalised_obs, z);
@@ -677,6 +708,7 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   data.returns = returns.reshape({-1});
 
   // normalised over the samples that count
+  if (kept) data.mask = data.mask * tracked;
   const auto count = data.mask.sum().clamp_min(1.0f);
   const auto mean = (advantages * data.mask).sum() / count;
   const auto std = ((advantages - mean).square() * data.mask).sum().div(count).sqrt();
@@ -686,7 +718,15 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
 
   const auto explained = 1.0f - (data.returns - values).square().mean() / data.returns.var().clamp_min(1e-8f);
   stats["reward"] = rewards.mean().item<double>();
-  stats["style_reward"] = style.mean().item<double>();
+  if (!kept) {
+    stats["style_reward"] = style.mean().item<double>();
+    stats["style_reward_spread"] = style.std().item<double>();
+  }
+  // how fast the joints turn, against the clips'
+  const auto joint_speed = [this](const torch::Tensor& features) {
+    return features.narrow(1, 13 + 6 * character.num_joints(), character.num_dofs).abs().mean();
+  };
+  stats["speed_ratio"] = (joint_speed(data.windows) / joint_speed(table.features())).item<double>();
   stats["tracking"] = ((data.tracking * tracked).sum() / tracked.sum().clamp_min(1.0f)).item<double>();
   stats["value_explained"] = explained.item<double>();
   stats["action_size"] = data.means.abs().mean().item<double>();
@@ -795,7 +835,7 @@ void LowLevelTrainer::Impl::update() {
       const auto obs = data.normalised_obs.index_select(0, index);
       const auto mean = actor->forward_styled(obs, actor->embed(row_latents).index_select(0, latent_of_row));
       const auto value = critic->forward(obs, z).squeeze(1);
-      const auto neglogp = neg_log_prob(data.actions.index_select(0, index), mean, settings.network.log_sigma);
+      const auto neglogp = neg_log_prob(data.actions.index_select(0, index), mean, log_sigma);
       const auto old_mean = data.means.index_select(0, index);
       const auto actor_loss =
           ppo_actor_loss(data.neglogp.index_select(0, index), neglogp, data.advantages.index_select(0, index),
@@ -823,7 +863,7 @@ void LowLevelTrainer::Impl::update() {
       const auto add = [&values](const char* name, const torch::Tensor& of_step) {
         values[name].push_back(of_step.detach());
       };
-      const double inverse_variance = std::exp(-2.0 * settings.network.log_sigma);
+      const double inverse_variance = std::exp(-2.0 * log_sigma);
       const auto kl = 0.5 * inverse_variance * (mean - old_mean).square().sum(1).mean();
       if (pass == u.passes - 1) kl_last_pass.push_back(kl);
       add("kl", kl);
@@ -841,14 +881,81 @@ void LowLevelTrainer::Impl::update() {
   for (const auto& [name, all] : values) stats[name] = mean_of(all);
   parts.losses += losses_s, parts.optimiser += optimiser_s;
 
-  // actor's rate by measured KL divergence
-  if (u.target_kl > 0.0f) {
-    const double kl = mean_of(kl_last_pass);
-    if (kl > 1.5 * u.target_kl) actor_rate = std::max(actor_rate / 1.3f, 1e-6f);
-    if (kl < u.target_kl / 1.5) actor_rate = std::min(actor_rate * 1.3f, 1e-3f);
+  adapt_actor_rate(mean_of(kl_last_pass));
+}
+
+// kl: of the last pass, as measured.
+void LowLevelTrainer::Impl::adapt_actor_rate(double kl) {
+  if (const float target = settings.update.target_kl; target > 0.0f) {
+    if (kl > 1.5 * target) actor_rate = std::max(actor_rate / 1.3f, 1e-6f);
+    if (kl < target / 1.5) actor_rate = std::min(actor_rate * 1.3f, 1e-3f);
     static_cast<torch::optim::AdamOptions&>(optimiser->param_groups()[0].options()).lr(actor_rate);
   }
   stats["actor_rate"] = actor_rate;
+}
+
+// Teaches to get up and nothing else: PPO where an episode recovers; elsewhere the actor is held to what it did before,
+// by the divergence of its actions from those of the actor that training started from. Encoder, normalisers and
+// discriminator stay as they were, and so do the clips' latents.
+void LowLevelTrainer::Impl::update_keeping() {
+  const UpdateSettings& u = settings.update;
+  const int64_t rows = data.obs.size(0), B = u.minibatch;
+  const auto targets = value_norm.normalise(data.returns);
+  const double inverse_variance = std::exp(-2.0 * log_sigma);
+  torch::Tensor z_table, kept_mean;
+  {
+    const torch::NoGradGuard no_grad;
+    z_table = encode(data.moments);
+    kept_mean = kept->forward_styled(data.normalised_obs, kept->embed(z_table).index_select(0, data.window_id));
+  }
+  const auto upright = (data.tracking < 0.0f).to(torch::kFloat32);
+  std::map<std::string, std::vector<torch::Tensor>> values;
+  for (int pass = 0; pass < u.passes; ++pass) {
+    const auto order = draw_order(rows);
+    for (int64_t begin = 0; begin + B <= rows; begin += B) {
+      double start = now_s();
+      const auto index = order.narrow(0, begin, B);
+      for (auto& parameters : flat) parameters.mutable_grad().zero_();
+      const auto unique = torch::_unique2(data.window_id.index_select(0, index), true, true, false);
+      const auto row_latents = z_table.index_select(0, std::get<0>(unique));
+      const auto obs = data.normalised_obs.index_select(0, index);
+      const auto mean = actor->forward_styled(obs, actor->embed(row_latents).index_select(0, std::get<1>(unique)));
+      const auto value = critic->forward(obs, row_latents.index_select(0, std::get<1>(unique))).squeeze(1);
+      const auto neglogp = neg_log_prob(data.actions.index_select(0, index), mean, log_sigma);
+      const auto actor_loss =
+          ppo_actor_loss(data.neglogp.index_select(0, index), neglogp, data.advantages.index_select(0, index),
+                         data.mask.index_select(0, index), u.clip);
+      const auto value_loss = (value - targets.index_select(0, index)).square().mean();
+      const auto keeps = upright.index_select(0, index);
+      const auto strayed = 0.5 * inverse_variance * (mean - kept_mean.index_select(0, index)).square().sum(1);
+      const auto keep_loss = (strayed * keeps).sum() / keeps.sum().clamp_min(1.0f);
+      const auto bounds = bound_loss(mean).mean();
+      (actor_loss + u.value_weight * value_loss + u.bound_weight * bounds + u.keep_weight * keep_loss).backward();
+      parts.losses += now_s() - start;
+
+      start = now_s();
+      if (u.max_gradient_norm > 0.0f)
+        for (auto& group : optimiser->param_groups())
+          torch::nn::utils::clip_grad_norm_(group.params(), u.max_gradient_norm);
+      optimiser->step();
+      parts.optimiser += now_s() - start;
+
+      const torch::NoGradGuard no_grad;
+      const auto kl = 0.5 * inverse_variance * (mean - data.means.index_select(0, index)).square().sum(1).mean();
+      if (pass == u.passes - 1) values["kl_last_pass"].push_back(kl);
+      for (const auto& [name, of_step] : {std::pair{"kl", kl},
+                                          {"actor_loss", actor_loss},
+                                          {"value_loss", value_loss},
+                                          {"bound_loss", bounds},
+                                          {"keep_loss", keep_loss}})
+        values[name].push_back(of_step.detach());
+    }
+  }
+  const auto mean_of = [&](const char* name) { return torch::stack(values[name]).mean().item<double>(); };
+  for (const char* name : {"kl", "actor_loss", "value_loss", "bound_loss", "keep_loss"}) stats[name] = mean_of(name);
+  adapt_actor_rate(mean_of("kl_last_pass"));
+  value_norm.update(data.returns.unsqueeze(1));
+  value_norm.cap_count(20.0 * static_cast<double>(rows));
 }
 
 // After the update, so that the rollout's and the update's statistics are the same; duplicates count.
@@ -880,6 +987,7 @@ std::vector<std::pair<std::string, torch::Tensor>> LowLevelTrainer::Impl::parame
     for (const auto& item : net.named_parameters()) all.emplace_back(prefix + "." + item.key(), item.value());
   };
   add("actor", *actor), add("critic", *critic), add("discriminator", *discriminator), add("encoder", *encoder);
+  if (kept) add("kept", *kept);
   return all;
 }
 
@@ -900,7 +1008,9 @@ void LowLevelTrainer::iterate() {
   if (t.device.is_cuda()) torch::manual_seed((static_cast<uint64_t>(t.settings.seed) << 32) + t.iteration);
   if (t.iteration == 0 && t.settings.warm_start.steps > 0) t.warm_start();
   const bool first = !t.data.obs.defined();
-  t.env->set_follow_share(follow_share(t.settings.reward, t.samples));
+  t.log_sigma = log_sigma_at(t.settings.network, t.samples);
+  t.stats["follow_share"] = follow_share(t.settings, t.samples);
+  t.env->set_follow_share(t.stats["follow_share"]);
   const bool overlap = t.settings.overlap && !t.on_gpu();  // a GPU has one queue
   if (first || !overlap) {
     t.refresh_behaviour();
@@ -915,10 +1025,14 @@ void LowLevelTrainer::iterate() {
     next = std::async(std::launch::async, [&t] { return t.rollout(); });
   }
   t.rewards_and_returns();
-  t.update();
-  const double start = now_s();
-  t.update_normalisers();
-  t.parts.losses += now_s() - start;
+  if (t.kept) {
+    t.update_keeping();
+  } else {
+    t.update();
+    const double start = now_s();
+    t.update_normalisers();
+    t.parts.losses += now_s() - start;
+  }
   if (next.valid()) {
     t.data = next.get();
     t.add_parts(t.rollout_parts);
@@ -934,7 +1048,7 @@ void LowLevelTrainer::iterate() {
     t.stats["falls_share"] = static_cast<double>(after.falls - before.falls) / episodes;
   }
   t.stats["diverged"] = static_cast<double>(t.simulator->num_diverged());
-  if (!std::isfinite(t.stats["actor_loss"]) || !std::isfinite(t.stats["discriminator_loss"]))
+  if (!std::isfinite(t.stats["actor_loss"]) || (!t.kept && !std::isfinite(t.stats["discriminator_loss"])))
     fail("training: losses are not finite at iteration {}; lower update.learning_rate and resume from the checkpoint",
          t.iteration);
 }
@@ -998,16 +1112,19 @@ SafeTensors LowLevelTrainer::export_encoder() const {
   return file;
 }
 
-void LowLevelTrainer::start_from(const std::string& bytes, const std::string& where) {
+void LowLevelTrainer::start_from(const SafeTensors& file, const std::string& where) {
   Impl& t = *impl_;
   const torch::NoGradGuard no_grad;
-  const SafeTensors file = parse_safetensors(bytes, where);
   const auto tensor_of = [&](const std::string& name) {
     const Tensor& from = file.at(name, where);
     return torch::from_blob(const_cast<float*>(from.data.data()), from.shape, torch::kFloat32)
         .to(t.device, false, true);
   };
+  // a policy comes without what only training needs
+  const bool is_policy = !file.tensors.contains("value_norm.mean");
   for (auto& [name, tensor] : t.parameters()) {
+    if (name.starts_with("kept.")) continue;
+    if (is_policy && (name.starts_with("critic.") || name.starts_with("discriminator."))) continue;
     const auto value = tensor_of(name);
     if (value.sizes() != tensor.sizes())
       fail("{}: `{}` has another size than the settings' network; start from a model of the same sizes", where, name);
@@ -1022,7 +1139,9 @@ void LowLevelTrainer::start_from(const std::string& bytes, const std::string& wh
     norm.set_state(
         {torch::full({1}, kRows, torch::kFloat64), mean.to(torch::kFloat64), variance.clamp_min(0.0) * kRows});
   };
-  read_norm("obs_norm", t.obs_norm), read_norm("feature_norm", t.feature_norm), read_norm("value_norm", t.value_norm);
+  read_norm("obs_norm", t.obs_norm), read_norm("feature_norm", t.feature_norm);
+  if (!is_policy) read_norm("value_norm", t.value_norm);
+  if (t.kept) copy_parameters(*t.actor, *t.kept);
 }
 
 std::string LowLevelTrainer::save() const {

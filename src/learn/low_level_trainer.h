@@ -38,9 +38,9 @@ class LowLevelTrainer {
   SafeTensors export_policy() const;   // what the runtime reads
   SafeTensors export_encoder() const;  // what it reads where motion is to be encoded (runtime/encoder.h)
 
-  // Takes networks and normalisers of a model.safetensors, from which another training then starts. Throws Error if
-  // sizes differ.
-  void start_from(const std::string& bytes, const std::string& where);
+  // Takes networks and normalisers of an export_model(), or of a policy joined with its encoder (critic and
+  // discriminator then start untrained), from which another training then starts. Throws Error if sizes differ.
+  void start_from(const SafeTensors& file, const std::string& where);
 
   // The whole state of training: after load() the future is, on one thread, bitwise that of the trainer that saved.
   std::string save() const;
@@ -53,7 +53,8 @@ class LowLevelTrainer {
 
 // Trains until settings.samples into folder `out`; with resume goes on from its checkpoint. Handles SIGINT and SIGTERM
 // (saves and returns). Prints progress with rate and time left. minutes > 0 ends early after that many.
-// from: a model.safetensors whose networks to start with, or empty.
+// from: a model.safetensors, or a policy.safetensors with its encoder.safetensors beside it, whose networks to start
+// with; or empty.
 void train_low_level(const LowLevelSettings& settings, const Character& character, const MotionLibrary& library,
                      const std::filesystem::path& out, bool resume, double minutes = 0.0,
                      const std::filesystem::path& from = {});

@@ -52,6 +52,26 @@ double inception_score(const Eigen::MatrixXd& p) {
   return std::exp(divergence / static_cast<double>(p.rows()));
 }
 
+std::vector<double> distance_by_body(const Eigen::MatrixXf& motion, const Eigen::MatrixXf& clip, int window) {
+  window = std::min({window, static_cast<int>(motion.rows()), static_cast<int>(clip.rows())});
+  const Eigen::Index bodies = motion.cols() / 3;
+  Eigen::VectorXd sum = Eigen::VectorXd::Zero(bodies);
+  double frames = 0.0;
+  for (Eigen::Index begin = 0; window > 0 && begin + window <= motion.rows(); begin += window) {
+    const auto seen = motion.middleRows(begin, window);
+    Eigen::Index best = 0;
+    float least = std::numeric_limits<float>::infinity();
+    for (Eigen::Index at = 0; at + window <= clip.rows(); ++at)
+      if (const float error = (seen - clip.middleRows(at, window)).squaredNorm(); error < least)
+        least = error, best = at;
+    const Eigen::MatrixXf apart = seen - clip.middleRows(best, window);
+    for (Eigen::Index b = 0; b < bodies; ++b) sum[b] += apart.middleCols(3 * b, 3).rowwise().norm().sum();
+    frames += window;
+  }
+  if (frames > 0.0) sum /= frames;
+  return {sum.data(), sum.data() + sum.size()};
+}
+
 namespace {
 
 using Rows = MotionDistance::Rows;
@@ -142,6 +162,15 @@ struct Track {
   }
 };
 
+// Positions of all bodies in the root's heading frame, from the floor below the root.
+void write_body_positions(const Character& character, const CharacterStateView& state, Eigen::MatrixXf& out,
+                          Eigen::Index row) {
+  const Quat turn = inverse_heading(state.rot(0));
+  const Vec3 below(state.pos(0).x(), state.pos(0).y(), 0.0f);
+  for (int b = 0; b < character.num_bodies(); ++b)
+    out.row(row).segment<3>(3 * b) = (turn * Vec3(state.pos(b) - below)).transpose();
+}
+
 class Measurer {
  public:
   Measurer(const Policy& policy, const MotionEncoder* encoder, const Character& character, const MotionLibrary& library,
@@ -157,6 +186,7 @@ class Measurer {
         pool_(pool),
         dt_(1.0f / physics.control_rate),
         standing_(default_state(character)) {
+    for (const Body& body : character.bodies) out_.bodies.push_back(body.name);
     for (int c = 0; c < library.num_clips(); ++c) {
       const int latent = policy.latent_index(library.clip(c).name);
       if (latent < 0)
@@ -231,14 +261,16 @@ class Measurer {
     out_.fisher = fisher_concentration(classes);
   }
 
-  Rows clip_rows(int clip, Track* track) const {
+  Rows clip_rows(int clip, Track* track, Eigen::MatrixXf& positions) const {
     const int frames = static_cast<int>(library_.clip(clip).length() / dt_ + 1e-3f) + 1;
     Rows rows(frames, character_.motion_feature_size());
+    positions.resize(frames, 3 * character_.num_bodies());
     CharacterState state(character_);
     for (int f = 0; f < frames; ++f) {
       library_.window_features({clip, static_cast<float>(f) * dt_}, 1, dt_, rows.row(f).data());
       library_.state(clip, static_cast<float>(f) * dt_, state);
-      if (track != nullptr) track->add(state.view(), character_.num_bodies());
+      track->add(state.view(), character_.num_bodies());
+      write_body_positions(character_, state.view(), positions, f);
     }
     return rows;
   }
@@ -255,15 +287,18 @@ class Measurer {
       std::vector<std::string> names;
       for (int c = 0; c < clips; ++c)
         if (group[c] == g) names.push_back(library_.clip(c).name);
+      out_.class_names.push_back(names.front());
       if (names.size() > 1) out_.near_duplicates.push_back(names);
     }
+    out_.class_of = group;
 
     // the clips themselves, and one that stands still
     double clip_jerk = 0.0, clip_way = 0.0, clip_steps = 0.0;
     std::vector<Eigen::RowVectorXd> of_clips;
+    std::vector<Eigen::MatrixXf> clip_positions(clips);
     for (int c = 0; c < clips; ++c) {
       Track track;
-      const Rows rows = clip_rows(c, &track);
+      const Rows rows = clip_rows(c, &track, clip_positions[c]);
       clip_jerk += track.jerk(0, track.rows.size()) / clips;
       track.add_slide(character_.feet, down_, 0, track.rows.size(), clip_way, clip_steps);
       const Eigen::MatrixXd p = classifier.probabilities(rows, 1);
@@ -287,12 +322,14 @@ class Measurer {
     }
     std::vector<Rows> motion(episodes, Rows(length, character_.motion_feature_size()));
     std::vector<Track> tracks(episodes);
+    std::vector<Eigen::MatrixXf> positions(episodes, Eigen::MatrixXf(length, 3 * character_.num_bodies()));
     std::vector<int> lasted(episodes, length);
     for (int step = 0; step < length; ++step) {
       stage.step();
       for (int e = 0; e < episodes; ++e) {
         write_motion_features(character_, stage.view(e), motion[e].row(step).data());
         tracks[e].add(stage.view(e), character_.num_bodies());
+        write_body_positions(character_, stage.view(e), positions[e], step);
         if (lasted[e] == length && stage.fallen(e)) lasted[e] = step;
       }
     }
@@ -304,11 +341,21 @@ class Measurer {
     std::vector<int> begins(episodes);
     for (int e = 0; e < episodes; ++e) begins[e] = std::min(skip, std::max(0, lasted[e] - classifier.span() - 1));
     const auto seen = [&](int e) { return motion[e].middleRows(begins[e], std::max(lasted[e] - begins[e], 1)); };
-    pool_.parallel_for(episodes, 1, [&](int e, int) { distances[e] = to.to_clips(seen(e)); });
-    out_.named_right.assign(clips, 0.0);
+    std::vector<std::vector<double>> by_body(episodes);
+    pool_.parallel_for(episodes, 1, [&](int e, int) {
+      distances[e] = to.to_clips(seen(e));
+      by_body[e] = distance_by_body(positions[e].middleRows(begins[e], std::max(lasted[e] - begins[e], 1)),
+                                    clip_positions[e / settings_.episodes_per_clip], steps(0.5f));
+    });
+    const double one = 1.0 / settings_.episodes_per_clip;
+    out_.named_right.assign(clips, 0.0), out_.clip_stays_up.assign(clips, 0.0);
+    out_.named_as = Eigen::MatrixXd::Zero(clips, out_.classes);
+    out_.body_distance.assign(out_.bodies.size(), 0.0);
     for (int e = 0; e < episodes; ++e) {
       const int clip = e / settings_.episodes_per_clip;
       up += lasted[e] == length;
+      out_.clip_stays_up[clip] += lasted[e] == length ? one : 0.0;
+      for (size_t b = 0; b < out_.bodies.size(); ++b) out_.body_distance[b] += by_body[e][b] / episodes;
       nearest += group[std::ranges::min_element(distances[e]) - distances[e].begin()] == group[clip];
       if (lasted[e] == length) {
         jerk += tracks[e].jerk(skip, length), ++jerk_episodes;
@@ -320,7 +367,10 @@ class Measurer {
       const Eigen::RowVectorXd together = p.array().max(1e-6).log().matrix().colwise().mean();
       const auto better = (together.array() > together[group[clip]]).count();
       top1 += better == 0, top3 += better < 3;
-      out_.named_right[clip] += better == 0 ? 1.0 / settings_.episodes_per_clip : 0.0;
+      out_.named_right[clip] += better == 0 ? one : 0.0;
+      Eigen::Index best = 0;
+      together.maxCoeff(&best);
+      out_.named_as(clip, best) += one;
     }
     out_.stays_up = share_of(up, episodes);
     out_.classifier_top1 = share_of(top1, episodes), out_.classifier_top3 = share_of(top3, episodes);
@@ -364,6 +414,7 @@ class Measurer {
       if (at >= 0) seconds.push_back(at * dt_);
     }
     out_.gets_up_within_4s = share_of(within, count), out_.gets_up_after_s = mean_of(seconds);
+    out_.get_up_seconds = std::move(seconds);
   }
 
   Estimate measure_recovery(bool box) {

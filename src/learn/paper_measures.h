@@ -2,27 +2,8 @@
 //
 // All rollouts act without noise. Episodes of 10 s start at random moments of a clip under that clip's latent; their
 // first two seconds do not count. Near duplicates (clips nearer to each other than kNearDuplicate by MotionDistance)
-// count as one class wherever a motion is named.
-//
-// - fisher: scatter of latents within a clip over scatter between clips' means; a class is all windows of the encoder's
-//   2 s in one clip, a control step apart (Tessler et al. 2023, section 7.1; lower is better).
-// - inception: exp of the mean Kullback-Leibler divergence of a window's classes from all windows' (Salimans et al.
-// 2016),
-//   by MotionClassifier, over the episodes' windows; of_clips: what the clips themselves get, the most there is.
-// - controllability: share of episodes whose windows, taken together, the classifier names right (top 1, top 3), and
-// whose
-//   nearest clip is the one asked for.
-// - stays_up: share of those episodes without a fall.
-// - get_up: characters dropped and thrashed as for training's bank of fallen states, then under the latent of a random
-//   clip that stands upright; up when the root has been above three quarters of its standing height and within 45
-//   degrees of upright for half a second.
-// - push_recovery: share still up three seconds after a push of the trunk by `push_speed`, or after a box of `box_mass`
-//   thrown at it at `box_speed`, in a random direction, under random upright clips.
-// - foot_slide: mean horizontal speed of feet that are down (their origin within 2 cm of where it is in standing), m/s.
-// - jerk_ratio: mean third difference of the bodies' positions, of the episodes over that of the clips.
-// - interpolation_smoothness: the same third difference while the latent moves from one clip's to another's in a
-// straight
-//   line on the sphere over 100 control steps, over that in the second before and after; 1 is as smooth as the motions.
+// count as one class wherever a motion is named. What each measure is and where it comes from: measure_definitions() in
+// learn/paper_report.h, which the JSON and the page print.
 #pragma once
 
 #include <optional>
@@ -51,6 +32,11 @@ double fisher_concentration(const std::vector<Eigen::MatrixXd>& classes);
 // Of probabilities (windows x classes), each row a distribution.
 double inception_score(const Eigen::MatrixXd& probabilities);
 
+// Mean distance of each body to where the clip has it, m. Both (frames x 3 bodies), positions in the root's heading
+// frame, seen from the point of the floor below the root. The motion is cut into windows of `window` frames; each is
+// held against the stretch of the clip of that length that it is nearest to, all bodies together.
+std::vector<double> distance_by_body(const Eigen::MatrixXf& motion, const Eigen::MatrixXf& clip, int window);
+
 struct PaperMeasureSettings {
   int episodes_per_clip = 16;
   int falls = 256, pushes = 256, interpolations = 128;
@@ -73,8 +59,14 @@ struct PaperMeasures {
   double foot_slide = 0.0, foot_slide_of_clips = 0.0;
   double jerk_ratio = 0.0;
   Estimate interpolation_smoothness, interpolation_stays_up;
-  std::vector<std::string> clips;
-  std::vector<double> named_right;  // (clips) share of its episodes that the classifier names right
+  std::vector<double> get_up_seconds;  // of each that gets up within 8 s
+
+  std::vector<std::string> clips, class_names;  // a class is named after its first clip
+  std::vector<int> class_of;                    // (clips)
+  Eigen::MatrixXd named_as;                     // (clips x classes) share of its episodes that the classifier names so
+  std::vector<double> named_right, clip_stays_up;  // (clips) shares of its episodes
+  std::vector<std::string> bodies;
+  std::vector<double> body_distance;  // (bodies) m
 };
 
 // encoder may be null. Deterministic for a seed and backend. Prints progress. Throws Error if the policy lacks a clip.

@@ -3,6 +3,7 @@
 
 #include <fstream>
 #include <sstream>
+#include <tuple>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -13,6 +14,7 @@
 #include "learn/evaluate.h"
 #include "learn/low_level_trainer.h"
 #include "learn/tensorboard.h"
+#include "learn/training_health.h"
 
 namespace calm {
 
@@ -98,6 +100,16 @@ void draw_curves(const CurveTable& table, const std::filesystem::path& path) {
   save_charts(charts, 3, path);
 }
 
+SafeTensors read_start(const std::filesystem::path& path) {
+  const auto read = [](const std::filesystem::path& p) {
+    return parse_safetensors(read_file(p, size_t{1} << 32), p.string());
+  };
+  SafeTensors file = read(path);
+  if (!file.tensors.contains("encoder.0.weight"))
+    file.tensors.merge(read(path.parent_path() / "encoder.safetensors").tensors);
+  return file;
+}
+
 void write_safetensors(const SafeTensors& file, const std::filesystem::path& path) {
   write_file_atomic(path, serialise_safetensors(file));
 }
@@ -118,8 +130,10 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
   if (resume && !from.empty()) fail("train: a run is either resumed or started from a model; leave out --from");
   LowLevelTrainer trainer(settings, character, library);
   if (!from.empty()) {
-    trainer.start_from(read_file(from, size_t{1} << 32), from.string());
+    trainer.start_from(read_start(from), from.string());
     spdlog::info("starts from {}", from.string());
+  } else if (settings.update.keep_weight > 0.0f && !resume) {
+    fail("train: update.keep_weight keeps what a controller can do already; say which with --from");
   }
   CurveTable curves;
   double seconds_before = 0.0;
@@ -152,11 +166,16 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
   // a GPU is for thousands
   const std::string eval_backend = settings.backend == "auto" || settings.backend == "cuda" ? "simd" : settings.backend;
   Progress progress("training", settings.samples, "samples", 10.0, trainer.samples());
+  TrainingHealth health(settings);
+  const auto warn = [](const std::vector<std::string>& lines) {
+    for (const std::string& line : lines) spdlog::warn("{}", line);
+  };
   double saved_at = 0.0, evaluated_at = 0.0;
   std::string state = "done";
   while (trainer.samples() < settings.samples) {
     trainer.iterate();
     auto row = trainer.stats();
+    warn(health.observe(row));
     const double elapsed = progress.elapsed_s();
 
     // what it does from its clips' latents
@@ -169,6 +188,7 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
       for (const auto& clip : e.clips)
         spdlog::info("  {:24} stays up {:3.0f} %  own distance {:.2f}, nearest other {:.2f}, taken for {}", clip.name,
                      100 * clip.stays_up, clip.own_distance, clip.other_distance, clip.taken_for);
+      warn(health.observe(e));
       evaluated_at = progress.elapsed_s();
     }
 
@@ -178,13 +198,17 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
     curves.add(row);
     for (const auto& [name, value] : row)
       events.scalar("low_level/" + name, static_cast<float>(value), static_cast<int64_t>(trainer.samples()));
-    const auto stat = [&row](const char* name) { return row.contains(name) ? row.at(name) : 0.0; };
-    progress.update(
-        trainer.samples(),
-        fmt::format(
-            "reward {:.2f}  track {:.2f}  episode {:.0f}  accuracy sim {:.2f} clip {:.2f} neg {:.2f}  kl {:.3f}",
-            stat("reward"), stat("tracking"), stat("episode_steps"), stat("accuracy_simulated"), stat("accuracy_clips"),
-            stat("accuracy_negatives"), stat("kl")));
+    std::string now;
+    for (const auto& [name, label, digits] : {std::tuple{"reward", "reward", 2},
+                                              {"tracking", "track", 2},
+                                              {"episode_steps", "episode", 0},
+                                              {"accuracy_simulated", "accuracy sim", 2},
+                                              {"accuracy_clips", "clip", 2},
+                                              {"accuracy_negatives", "neg", 2},
+                                              {"keep_loss", "keep", 3},
+                                              {"kl", "kl", 3}})
+      if (row.contains(name)) now += fmt::format("{}{} {:.{}f}", now.empty() ? "" : "  ", label, row.at(name), digits);
+    progress.update(trainer.samples(), now);
     if (elapsed - saved_at >= 60.0 * settings.checkpoint_minutes) {
       save();
       saved_at = progress.elapsed_s();

@@ -1,5 +1,4 @@
 #include <fmt/format.h>
-#include <fmt/ranges.h>
 
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -10,7 +9,7 @@
 #include "draw/draw.h"
 #include "learn/evaluate.h"
 #include "learn/low_level_settings.h"
-#include "learn/paper_measures.h"
+#include "learn/paper_report.h"
 #include "tools/commands.h"
 #include "tools/policy_files.h"
 
@@ -36,12 +35,25 @@ CharacterState placed(const Character& character, const CharacterStateView& view
   return state;
 }
 
+// One control step of all environments under one latent.
+void act(const Policy& policy, int latent, BatchEnv& env) {
+  const int size = static_cast<int>(env.observations().size()) / env.num_envs();
+  std::vector<float> actions;
+  for (int e = 0; e < env.num_envs(); ++e) {
+    const Eigen::Map<const Eigen::VectorXf> observation(env.observations().data() + e * size, size);
+    const Eigen::VectorXf action = policy.act(observation, policy.latents[latent].z);
+    actions.insert(actions.end(), action.begin(), action.end());
+  }
+  env.step(actions);
+}
+
+constexpr int kMoments = 10, kWidth = 1500, kHeight = 280;
+constexpr float kApart = 1.1f;  // m between moments
+
 // For each clip a picture: moments of the clip above, of the simulation from the clip's first state under its latent
 // below. PNG files named after the clips.
 void draw_strips(const PolicyFiles& files, const MotionLibrary& library, const PhysicsSettings& physics,
                  const std::string& backend, const std::filesystem::path& folder, ThreadPool& pool) {
-  constexpr int kMoments = 10, kWidth = 1500, kHeight = 280;
-  constexpr float kApart = 1.1f;  // m between moments
   const Character& character = files.character;
   const float dt = 1.0f / physics.control_rate;
   const auto simulator = make_simulator(backend, character, physics, 1, pool);
@@ -64,10 +76,7 @@ void draw_strips(const PolicyFiles& files, const MotionLibrary& library, const P
         reference.push_back(placed(character, state.view(), x));
         simulated.push_back(placed(character, simulator->state().view(0), x));
       }
-      const Eigen::VectorXf action =
-          files.policy.act(Eigen::Map<const Eigen::VectorXf>(env.observations().data(), character.observation_size()),
-                           files.policy.latents[latent].z);
-      env.step({action.data(), static_cast<size_t>(action.size())});
+      act(files.policy, latent, env);
     }
     const std::vector<Image> rows = {draw_states(character, reference, kWidth, kHeight),
                                      draw_states(character, simulated, kWidth, kHeight)};
@@ -77,16 +86,53 @@ void draw_strips(const PolicyFiles& files, const MotionLibrary& library, const P
   }
 }
 
-void evaluate(const EvalOptions& options) {
-  const PolicyFiles files = open_policy(options.policy, options.character);
-  const MotionLibrary library(files.character,
-                              load_motions(files.character, find_policy_motions(files, options.motions)));
+// Four falls, a row each: from where it lies, under the latent of the policy's first clip, every quarter of a second.
+void draw_getting_up(const PolicyFiles& files, const MotionLibrary& library, const PhysicsSettings& physics,
+                     const std::string& backend, const std::filesystem::path& path, ThreadPool& pool) {
+  constexpr int kFalls = 4;
+  const auto simulator = make_simulator(backend, files.character, physics, kFalls, pool);
+  EnvSettings env_settings;
+  env_settings.reset_fallen = 1.0f, env_settings.recover_in_place = 0.0f, env_settings.fallen_bank = 16;
+  BatchEnv env(files.character, library, *simulator, pool, env_settings, physics, 1);
+  env.reset_all();
+  std::vector<std::vector<CharacterState>> states(kFalls);
+  const int every = std::max(1, static_cast<int>(0.25f * physics.control_rate));
+  for (int step = 0; step <= every * (kMoments - 1); ++step) {
+    if (step % every == 0)
+      for (int e = 0; e < kFalls; ++e)
+        states[e].push_back(
+            placed(files.character, simulator->state().view(e), kApart * static_cast<float>(step / every)));
+    act(files.policy, 0, env);
+  }
+  std::vector<Image> rows;
+  for (const auto& row : states) rows.push_back(draw_states(files.character, row, kWidth, kHeight));
+  save_png(stack_images(rows, 1), path);
+  fmt::print(stderr, "drew {}\n", path.string());
+}
+
+// What both measurements begin with.
+struct Subject {
+  Subject(const std::string& policy, const std::string& character, const std::string& motions)
+      : files(open_policy(policy, character)),
+        library(files.character, load_motions(files.character, find_policy_motions(files, motions))) {
+    read_settings(settings, YAML::Load(files.policy.settings), files.path.string());
+  }
+  PolicyFiles files;
+  MotionLibrary library;  // refers to the character of `files`
   LowLevelSettings settings;
-  read_settings(settings, YAML::Load(files.policy.settings), files.path.string());
+};
+
+void evaluate(const EvalOptions& options) {
+  const Subject subject(options.policy, options.character, options.motions);
+  const auto& [files, library, settings] = subject;
   ThreadPool pool(options.threads);
   const Evaluation e =
       evaluate_low_level(files.policy, files.character, library, settings.physics, options.backend, options.eval, pool);
-  if (!options.png.empty()) draw_strips(files, library, settings.physics, options.backend, options.png, pool);
+  if (!options.png.empty()) {
+    draw_strips(files, library, settings.physics, options.backend, options.png, pool);
+    draw_getting_up(files, library, settings.physics, options.backend,
+                    std::filesystem::path(options.png) / "getting_up.png", pool);
+  }
   if (options.json) {
     nlohmann::ordered_json out = {{"stays_up", e.stays_up},
                                   {"recognised", e.recognised},
@@ -114,101 +160,15 @@ void evaluate(const EvalOptions& options) {
 }
 
 struct PaperOptions {
-  std::string policy, motions, character, backend = "simd";
+  std::string policy, motions, character, backend = "simd", png, page;
   PaperMeasureSettings measures;
   int threads = 0;
   bool json = false;
 };
 
-nlohmann::ordered_json interval(const Estimate& e) { return {e.low, e.high}; }
-
-nlohmann::ordered_json to_json(const PaperMeasures& m, const PaperOptions& options) {
-  const PaperMeasureSettings& s = options.measures;
-  nlohmann::ordered_json out;
-  out["fisher"] = m.fisher ? nlohmann::ordered_json(*m.fisher) : nlohmann::ordered_json(nullptr);
-  out["inception"] = m.inception, out["inception_of_clips"] = m.inception_of_clips;
-  out["controllability"] = {{"classifier_top1", m.classifier_top1.value},
-                            {"classifier_top3", m.classifier_top3.value},
-                            {"nearest_clip", m.nearest_clip.value},
-                            {"chance", m.chance}};
-  out["classifier"] = {{"held_out_accuracy", m.classifier_held_out},
-                       {"standing_still_named_right", m.still_named_right}};
-  out["stays_up"] = m.stays_up.value;
-  out["get_up"] = {{"within_4s", m.gets_up_within_4s.value}, {"mean_s", m.gets_up_after_s.value}};
-  out["push_recovery"] = {{"push", m.push_recovery.value},
-                          {"push_m_per_s", s.push_speed},
-                          {"box", m.box_recovery.value},
-                          {"box_kg", s.box_mass},
-                          {"box_m_per_s", s.box_speed}};
-  out["foot_slide"] = m.foot_slide, out["foot_slide_of_clips"] = m.foot_slide_of_clips;
-  out["jerk_ratio"] = m.jerk_ratio;
-  out["interpolation_smoothness"] = m.interpolation_smoothness.value;
-  out["interpolation_stays_up"] = m.interpolation_stays_up.value;
-  out["confidence_95"] = {{"classifier_top1", interval(m.classifier_top1)},
-                          {"classifier_top3", interval(m.classifier_top3)},
-                          {"nearest_clip", interval(m.nearest_clip)},
-                          {"stays_up", interval(m.stays_up)},
-                          {"get_up_within_4s", interval(m.gets_up_within_4s)},
-                          {"get_up_mean_s", interval(m.gets_up_after_s)},
-                          {"push", interval(m.push_recovery)},
-                          {"box", interval(m.box_recovery)},
-                          {"interpolation_smoothness", interval(m.interpolation_smoothness)},
-                          {"interpolation_stays_up", interval(m.interpolation_stays_up)}};
-  out["paper"] = {{"fisher", 0.23}, {"inception", 19.8}, {"controllability_by_people", 0.78}};
-  out["near_duplicates"] = m.near_duplicates;
-  out["classes"] = m.classes;
-  for (size_t c = 0; c < m.clips.size(); ++c)
-    out["clips"].push_back({{"name", m.clips[c]}, {"named_right", m.named_right[c]}});
-  out["episodes"] = {{"motions", m.stays_up.count},
-                     {"falls", m.gets_up_within_4s.count},
-                     {"pushes", m.push_recovery.count},
-                     {"boxes", m.box_recovery.count},
-                     {"interpolations", m.interpolation_stays_up.count}};
-  out["seed"] = s.seed, out["sim"] = options.backend;
-  return out;
-}
-
-void print(const PaperMeasures& m, const PaperOptions& options) {
-  const PaperMeasureSettings& s = options.measures;
-  const auto share = [](const char* name, const Estimate& e, const std::string& beside) {
-    fmt::print("{:34} {:5.1f} %  ({:.1f} to {:.1f}, {} episodes) {}\n", name, 100 * e.value, 100 * e.low, 100 * e.high,
-               e.count, beside);
-  };
-  if (m.fisher) fmt::print("{:34} {:5.3f}    paper 0.23, lower is better\n", "Fisher concentration", *m.fisher);
-  fmt::print("{:34} {:5.2f}    clips {:.2f} of {} classes; paper 19.8 on other clips\n", "Inception Score", m.inception,
-             m.inception_of_clips, m.classes);
-  share("named right by the classifier", m.classifier_top1,
-        fmt::format("chance {:.1f} %; people in the paper 78 %", 100 * m.chance));
-  share("  among its first three", m.classifier_top3, "");
-  share("nearest clip is the one asked for", m.nearest_clip, "");
-  share("stays up for 10 s", m.stays_up, "");
-  share("gets up within 4 s", m.gets_up_within_4s,
-        fmt::format("mean {:.1f} s of {} that do within 8", m.gets_up_after_s.value, m.gets_up_after_s.count));
-  share("recovers from a push", m.push_recovery, fmt::format("of the trunk by {:.1f} m/s", s.push_speed));
-  share("recovers from a box", m.box_recovery, fmt::format("of {:.1f} kg at {:.1f} m/s", s.box_mass, s.box_speed));
-  fmt::print("{:34} {:5.3f} m/s, clips {:.3f}\n", "foot slide", m.foot_slide, m.foot_slide_of_clips);
-  fmt::print("{:34} {:5.2f}    of the clips'\n", "jerk", m.jerk_ratio);
-  fmt::print("{:34} {:5.2f}    of the motions' own jerk\n", "jerk while interpolating",
-             m.interpolation_smoothness.value);
-  share("stays up while interpolating", m.interpolation_stays_up, "");
-  fmt::print(
-      "classifier on the clips' held-out windows: {:.1f} %; a motion that stands still is named right for {:.1f} % "
-      "of the clips\n",
-      100 * m.classifier_held_out, 100 * m.still_named_right);
-  for (const auto& group : m.near_duplicates) fmt::print("counted as one: {}\n", fmt::join(group, ", "));
-  std::string wrong;
-  for (size_t c = 0; c < m.clips.size(); ++c)
-    if (m.named_right[c] < 0.5) wrong += fmt::format(" {} {:.0f} %", m.clips[c], 100 * m.named_right[c]);
-  if (!wrong.empty()) fmt::print("named right in less than half of their episodes:{}\n", wrong);
-  if (!m.fisher) fmt::print("no encoder beside the policy: no Fisher concentration\n");
-}
-
 void evaluate_paper(const PaperOptions& options) {
-  const PolicyFiles files = open_policy(options.policy, options.character);
-  const MotionLibrary library(files.character,
-                              load_motions(files.character, find_policy_motions(files, options.motions)));
-  LowLevelSettings settings;
-  read_settings(settings, YAML::Load(files.policy.settings), files.path.string());
+  const Subject subject(options.policy, options.character, options.motions);
+  const auto& [files, library, settings] = subject;
   std::optional<MotionEncoder> encoder;
   for (const char* name : {"encoder.safetensors", "model.safetensors"})
     if (!encoder && std::filesystem::exists(files.path.parent_path() / name))
@@ -216,10 +176,13 @@ void evaluate_paper(const PaperOptions& options) {
   ThreadPool pool(options.threads);
   const PaperMeasures m = measure_as_the_paper(files.policy, encoder ? &*encoder : nullptr, files.character, library,
                                                settings.physics, options.backend, options.measures, pool);
+  const ReportContext context{options.policy, options.backend, options.measures};
+  if (!options.png.empty()) draw_report(m, options.png);
+  if (!options.page.empty()) write_report_page(m, context, options.page);
   if (options.json)
-    fmt::print("{}\n", to_json(m, options).dump(2));
+    fmt::print("{}\n", report_json(m, context).dump(2));
   else
-    print(m, options);
+    fmt::print("{}", report_text(m, context));
 }
 
 }  // namespace
@@ -241,12 +204,13 @@ void add_eval_command(CLI::App& app) {
       ->capture_default_str();
   low->add_option("--seed", options->eval.seed, "random seed")->capture_default_str();
   low->add_option("--threads", options->threads, "threads (0: all cores)");
-  low->add_option("--png", options->png, "also draw each clip beside what the policy does, into this folder");
+  low->add_option("--png", options->png,
+                  "also draw each clip beside what the policy does, and how it gets up, into this folder");
   low->add_flag("--json", options->json, "print JSON");
   low->callback([options] { evaluate(*options); });
 
-  auto* paper =
-      eval_app->add_subcommand("paper", "the measures of the paper, without people (see learn/paper_measures.h)");
+  auto* paper = eval_app->add_subcommand(
+      "paper", "the measures of the paper, without people (definitions: in the JSON and the page)");
   const auto measures = std::make_shared<PaperOptions>();
   PaperMeasureSettings& m = measures->measures;
   paper->add_option("policy", measures->policy, "run folder, policy folder or policy.safetensors")->required();
@@ -265,6 +229,8 @@ void add_eval_command(CLI::App& app) {
   paper->add_option("--box-speed", m.box_speed, "m/s")->check(CLI::Range(0.1, 50.0))->capture_default_str();
   paper->add_option("--seed", m.seed, "random seed")->capture_default_str();
   paper->add_option("--threads", measures->threads, "threads (0: all cores)")->check(CLI::Range(0, 1024));
+  paper->add_option("--page", measures->page, "also write a page with tables and charts, HTML");
+  paper->add_option("--png", measures->png, "also draw the charts");
   paper->add_flag("--json", measures->json, "print JSON");
   paper->callback([measures] { evaluate_paper(*measures); });
 }

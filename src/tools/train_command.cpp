@@ -1,5 +1,7 @@
 #include <memory>
 
+#include "base/error.h"
+#include "base/file.h"
 #include "base/settings.h"
 #include "learn/low_level_trainer.h"
 #include "motion/library.h"
@@ -22,10 +24,39 @@ struct TrainOptions {
   int seed = -1;
 };
 
+// What a training that starts from a model has in common with it.
+void take_sizes(LowLevelSettings& settings, const std::filesystem::path& path) {
+  const SafeTensors model = parse_safetensors(read_file(path, size_t{1} << 32), path.string());
+  const auto text = model.metadata.find("settings");
+  if (text == model.metadata.end()) fail("{}: names no settings; start from a run or a policy", path.string());
+  LowLevelSettings theirs;
+  read_settings(theirs, YAML::Load(text->second), path.string());
+  NetworkSettings &to = settings.network, &from = theirs.network;
+  settings.character = theirs.character, settings.physics = theirs.physics;
+  settings.env.encoder_frames = theirs.env.encoder_frames;
+  to.latent_size = from.latent_size, to.style_hidden = from.style_hidden, to.style_size = from.style_size;
+  to.actor_hidden = from.actor_hidden, to.encoder_hidden = from.encoder_hidden;
+  to.encoder_stride = from.encoder_stride;
+  if (model.tensors.contains("value_norm.mean"))  // a policy comes without these two
+    to.critic_hidden = from.critic_hidden, to.discriminator_hidden = from.discriminator_hidden;
+}
+
+// The clips of what is started from, or the starter clips where the character can act them out.
+std::string default_motions(const Character& character, const std::filesystem::path& from) {
+  if (!from.empty())
+    for (const char* name : {"motions.calmlib", "motions.yaml"})
+      if (const auto beside = from.parent_path() / name; std::filesystem::exists(beside)) return beside.string();
+  return character.name == "human" ? own_or_given("assets/motions/starter/motions.yaml").string() : "builtin:";
+}
+
 void train(const TrainOptions& options, bool config_given) {
   const std::filesystem::path out = options.out;
   const bool from_run = options.resume && !config_given;
   auto settings = load_settings<LowLevelSettings>(from_run ? out / "settings.yaml" : own_or_given(options.config));
+  std::filesystem::path from = options.from;
+  if (std::filesystem::is_directory(from))
+    from /= std::filesystem::exists(from / "model.safetensors") ? "model.safetensors" : "policy.safetensors";
+  if (!from.empty()) take_sizes(settings, from);
   if (!options.character.empty()) settings.character = options.character;
   if (options.samples > 0.0) settings.samples = options.samples;
   if (options.threads >= 0) settings.threads = options.threads;
@@ -35,11 +66,9 @@ void train(const TrainOptions& options, bool config_given) {
   // the run keeps its clips, so that it can go on without the files they came from
   const auto kept = out / "motions.calmlib";
   std::string motions = options.motions;
-  if (motions.empty()) motions = options.resume ? kept.string() : "builtin:";
+  if (motions.empty()) motions = options.resume ? kept.string() : default_motions(character, from);
   const MotionLibrary library(character, load_motions(character, motions));
   if (!options.resume && !std::filesystem::exists(out / "checkpoint.pt")) save_library(library, kept);
-  std::filesystem::path from = options.from;
-  if (std::filesystem::is_directory(from)) from /= "model.safetensors";
   train_low_level(settings, character, library, out, options.resume, options.minutes, from);
 }
 
@@ -52,11 +81,13 @@ void add_train_command(CLI::App& app) {
   const auto options = std::make_shared<TrainOptions>();
   auto* config = low->add_option("--config", options->config, "settings, YAML")->capture_default_str();
   low->add_option("--motions", options->motions,
-                  "data set list (.yaml), library (.calmlib), one clip, or builtin: for generated clips (the default)");
+                  "data set list (.yaml), library (.calmlib), one clip, or builtin: for generated clips; the starter "
+                  "clips by default");
   low->add_option("--out", options->out, "run folder")->required();
   low->add_option("--character", options->character, "MJCF file; the settings' by default");
   low->add_flag("--resume", options->resume, "go on from the run folder's checkpoint");
-  low->add_option("--from", options->from, "start with the networks of another run: its folder or model.safetensors");
+  low->add_option("--from", options->from,
+                  "start with the networks of another run or policy, of its sizes: a folder, or model.safetensors");
   low->add_option("--minutes", options->minutes, "end after so many minutes (0: when all samples are made)");
   low->add_option("--samples", options->samples, "control steps in all, instead of the settings'");
   low->add_option("--threads", options->threads, "threads (0: all cores; 1: bitwise repeatable)");

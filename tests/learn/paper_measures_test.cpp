@@ -1,13 +1,16 @@
 #include "learn/paper_measures.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <regex>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "learn/motion_classifier.h"
 #include "learn/motion_distance.h"
+#include "learn/paper_report.h"
 #include "learn/tiny_world.h"
 
 namespace calm {
@@ -32,6 +35,19 @@ TEST(FisherConcentration, IsScatterWithinOverBetween) {
   // within: 0.25 each; between: 1 each
   EXPECT_DOUBLE_EQ(fisher_concentration({a, b}), 0.25);
   EXPECT_TRUE(std::isinf(fisher_concentration({a, a})));
+}
+
+TEST(DistanceByBody, FindsTheStretchOfTheClipAndTheBodyThatIsOff) {
+  Eigen::MatrixXf clip(40, 6);
+  for (int f = 0; f < 40; ++f)
+    for (int i = 0; i < 6; ++i) clip(f, i) = std::sin(0.2f * static_cast<float>(f) + static_cast<float>(i));
+  Eigen::MatrixXf motion = clip.middleRows(7, 20);
+  EXPECT_NEAR(distance_by_body(motion, clip, 10)[0], 0.0, 1e-6);
+  motion.col(5).array() += 0.05f;
+  const auto apart = distance_by_body(motion, clip, 10);
+  EXPECT_NEAR(apart[0], 0.0, 1e-6);
+  EXPECT_NEAR(apart[1], 0.05, 1e-5);
+  EXPECT_EQ(distance_by_body(motion.topRows(0), clip, 10)[0], 0.0);
 }
 
 TEST(InceptionScore, IsTheNumberOfClassesAtMostAndOneAtLeast) {
@@ -111,6 +127,32 @@ TEST(PaperMeasures, AreSharesOfAPolicyThatKnowsNothingAndRepeat) {
   EXPECT_LE(m.gets_up_within_4s.value, 0.5);  // it cannot
   EXPECT_GT(m.inception_of_clips, 0.7 * m.classes);
   EXPECT_GE(m.inception, 1.0);
+  EXPECT_EQ(m.named_as.rows(), generated().num_clips());
+  for (Eigen::Index c = 0; c < m.named_as.rows(); ++c) EXPECT_LE(m.named_as.row(c).sum(), 1.0 + 1e-9);
+  ASSERT_EQ(m.body_distance.size(), human().bodies.size());
+  for (const double d : m.body_distance) EXPECT_TRUE(d > 0.0 && d < 2.0) << d;
+
+  // in all three forms; a name from a file stays text
+  PaperMeasures named = m;
+  named.clips[0] = "<script>";
+  const ReportContext context{"a policy", "simd", few};
+  const auto json = report_json(named, context);
+  for (const char* key : {"fisher", "inception", "inception_of_clips", "controllability", "stays_up", "get_up",
+                          "push_recovery", "foot_slide", "jerk_ratio", "interpolation_smoothness", "body_distance"})
+    EXPECT_TRUE(json.contains(key)) << key;
+  for (const MeasureDefinition& d : measure_definitions()) {
+    const auto at = nlohmann::ordered_json::json_pointer("/" + std::regex_replace(d.key, std::regex("\\."), "/"));
+    EXPECT_TRUE(json.contains(at)) << d.key;
+    EXPECT_THAT(report_text(named, context), testing::HasSubstr(d.name));
+  }
+  const auto page = std::filesystem::path(testing::TempDir()) / "report.html";
+  write_report_page(named, context, page);
+  const std::string html = read_file(page);
+  EXPECT_THAT(html, testing::HasSubstr("&lt;script&gt;"));
+  EXPECT_THAT(html, testing::Not(testing::HasSubstr("<script>")));
+  EXPECT_THAT(html, testing::HasSubstr("data:image/png;base64,iVBOR"));
+  std::filesystem::remove(page);
+
   const PaperMeasures again = measure();
   EXPECT_EQ(m.inception, again.inception);
   EXPECT_EQ(m.jerk_ratio, again.jerk_ratio);
