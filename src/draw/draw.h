@@ -1,4 +1,4 @@
-// Pictures of characters, drawn off-screen by MuJoCo's renderer on OSMesa (no display, no GPU), and line charts.
+// Pictures of characters, drawn off-screen by MuJoCo's renderer on OSMesa (no display, no GPU), and charts.
 // For people who would rather look than read: clips, training results, evaluation.
 //
 // Errors: Error where rendering is not built in or cannot start, a file cannot be read or written, gnuplot is missing.
@@ -79,6 +79,7 @@ struct Chart {
   std::vector<Curve> curves;
   bool log_y = false;  // points with y <= 0 are left out
 };
+
 // Bars from zero, one a label, with intervals where given (low, high: empty or as many as values) and a line across.
 struct BarChart {
   std::string title, y_label;
@@ -88,14 +89,15 @@ struct BarChart {
   std::string line_label;
 };
 
-// Cells coloured by their values in [0, 1].
+// Cells coloured by their values in [0, 1]. Names need some 10 pixels of the picture each to be read.
 struct HeatMap {
   std::string title, row_label, column_label;
   std::vector<std::string> rows, columns;
   std::vector<double> values;  // (rows x columns)
 };
 
-// Points in groups, each named at its mean; both axes of one scale.
+// Points in groups, each with spokes from its mean and its name there, or as near as leaves all names apart; both axes
+// of one scale.
 struct ScatterGroup {
   std::string name;
   std::vector<double> x, y;

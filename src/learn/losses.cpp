@@ -50,7 +50,10 @@ torch::Tensor neg_log_prob(const torch::Tensor& action, const torch::Tensor& mea
 
 torch::Tensor ppo_actor_loss(const torch::Tensor& old_neglogp, const torch::Tensor& new_neglogp,
                              const torch::Tensor& advantages, const torch::Tensor& mask, float clip) {
-  const auto ratio = torch::exp(old_neglogp - new_neglogp);
+  // with little noise a mean that has moved by a few of its deviations makes a ratio of thousands, or one that is not
+  // finite, and one bad sample then outweighs the batch
+  constexpr float kMostLikelier = 2.3025851f;  // log 10
+  const auto ratio = torch::exp((old_neglogp - new_neglogp).clamp_max(kMostLikelier));
   const auto loss = torch::max(-advantages * ratio, -advantages * torch::clamp(ratio, 1.0f - clip, 1.0f + clip));
   return (loss * mask).sum() / mask.sum().clamp_min(1.0f);
 }

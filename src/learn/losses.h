@@ -33,7 +33,8 @@ torch::Tensor bound_loss(const torch::Tensor& mean_action);
 // Of a Gaussian with one fixed standard deviation exp(log_sigma). (n, a) -> (n).
 torch::Tensor neg_log_prob(const torch::Tensor& action, const torch::Tensor& mean, float log_sigma);
 
-// Clipped surrogate, averaged over the samples whose mask is 1. All (n); scalar.
+// Clipped surrogate, averaged over the samples whose mask is 1; one that has become more than ten times likelier has no
+// gradient. All (n); scalar.
 torch::Tensor ppo_actor_loss(const torch::Tensor& old_neglogp, const torch::Tensor& new_neglogp,
                              const torch::Tensor& advantages, const torch::Tensor& mask, float clip);
 

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/progress.h"
 #include "features/features.h"
+#include "learn/latent_map.h"
 #include "learn/motion_classifier.h"
 #include "learn/motion_distance.h"
 #include "sim/fall.h"
@@ -243,21 +244,8 @@ class Measurer {
 
   void measure_encoder() {
     std::vector<Eigen::MatrixXd> classes;
-    const int frames = encoder_->frames;
-    const float apart = static_cast<float>(encoder_->stride) * dt_, span = static_cast<float>(frames - 1) * apart;
-    for (int c = 0; c < library_.num_clips(); ++c) {
-      const float length = library_.clip(c).length();
-      std::vector<Eigen::VectorXf> points;
-      std::vector<float> window(static_cast<size_t>(frames) * character_.motion_feature_size());
-      for (float newest = std::min(span, length); newest <= length + 1e-4f; newest += dt_) {
-        library_.window_features({c, newest}, frames, apart, window.data());
-        points.push_back(encoder_->encode(window.data()));
-      }
-      Eigen::MatrixXd rows(points.size(), points.front().size());
-      for (size_t i = 0; i < points.size(); ++i)
-        rows.row(static_cast<Eigen::Index>(i)) = points[i].transpose().cast<double>();
-      classes.push_back(std::move(rows));
-    }
+    for (int c = 0; c < library_.num_clips(); ++c)
+      classes.emplace_back(encode_windows(*encoder_, library_, c, dt_).cast<double>());
     out_.fisher = fisher_concentration(classes);
   }
 

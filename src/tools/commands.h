@@ -16,8 +16,9 @@ void add_play_command(CLI::App& app);    // calm play POLICY
 void add_record_command(CLI::App& app);  // calm record POLICY
 #endif
 #ifdef CALM_WITH_LEARN
-void add_train_command(CLI::App& app);  // calm train low-level
-void add_eval_command(CLI::App& app);   // calm eval low-level
+void add_train_command(CLI::App& app);   // calm train low-level
+void add_eval_command(CLI::App& app);    // calm eval low-level|paper
+void add_latent_command(CLI::App& app);  // calm latent near|path|map
 void add_bench_train_command(CLI::App& bench);
 #endif
 

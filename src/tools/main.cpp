@@ -60,6 +60,7 @@ int main(int argc, char** argv) {
 #ifdef CALM_WITH_LEARN
   calm::add_train_command(app);
   calm::add_eval_command(app);
+  calm::add_latent_command(app);
 #endif
   calm::add_bench_command(app);
   calm::add_verify_command(app);

@@ -224,6 +224,41 @@ TEST_F(Command, PlaysOfAPolicyThatIsThere) {
   ::close(listener);
 }
 
+TEST_F(Command, LatentsOfAPolicyThatIsThere) {
+  SKIP_WITHOUT("latent");
+  const fs::path policy = CALM_SOURCE_DIR "/assets/policies/human/policy.safetensors";
+  if (!fs::exists(policy)) GTEST_SKIP() << policy << " is not there";
+  // alone, without encoder or clips
+  fs::copy_file(policy, folder_ / "policy.safetensors");
+  const auto listed = [&](std::vector<std::string> arguments) {
+    arguments.insert(arguments.begin(), "latent");
+    arguments.push_back("--json");
+    const ProgramRun run = run_program(arguments);
+    EXPECT_EQ(run.exit_code, 0) << run.err;
+    return nlohmann::json::parse(run.out, nullptr, false);
+  };
+  const auto near = listed({"near", folder_.string(), "walk", "--top", "3"});
+  ASSERT_EQ(near.size(), 3u);
+  EXPECT_GE(near[0]["cosine"].get<float>(), near[1]["cosine"].get<float>());
+  EXPECT_NE(near[0]["name"], "walk");
+  EXPECT_EQ(listed({"near", folder_.string(), "walk:sneak:0"})[0]["name"], "walk");
+  EXPECT_EQ(listed({"near", folder_.string(), "walk:sneak:1"}).size(), 5u);
+  const auto way = listed({"path", folder_.string(), "walk", "sneak", "--steps", "3"});
+  ASSERT_EQ(way.size(), 3u);
+  EXPECT_EQ(way[0]["near"][0]["name"], "walk");
+  EXPECT_EQ(way[2]["near"][0]["name"], "sneak");
+  expect_refused({"latent", "near", folder_.string(), "wlak"}, {"`wlak`", "walk"});
+  expect_refused({"latent", "near", folder_.string(), "walk:sneak:2"}, {"walk:sneak:2", "0 to 1"});
+  expect_refused({"latent", "near", folder_.string(), "walk:sneak:"}, {"walk:sneak:", "0 to 1"});
+
+  const ProgramRun map = run_program({"latent", "map", folder_.string(), "--csv", path("map.csv")});
+  EXPECT_EQ(map.exit_code, 0);
+  EXPECT_THAT(map.err, HasSubstr("latents only"));
+  EXPECT_THAT(map.out, HasSubstr("stress"));
+  EXPECT_THAT(read_file(path("map.csv")), HasSubstr("\nwalk,"));
+  expect_refused({"latent", "map", folder_.string(), "--motions", "builtin:"}, {"encoder.safetensors"});
+}
+
 // Presets and characters of the project are found from any folder: what is refused is the place, not the preset.
 TEST_F(Command, FindsItsOwnFilesFromAnyFolder) {
   SKIP_WITHOUT("train");

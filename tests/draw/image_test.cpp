@@ -152,6 +152,22 @@ TEST_F(ImageTest, BarsHeatMapsAndPointsShareAPicture) {
   EXPECT_EQ(image.width, 1000);
   EXPECT_EQ(image.height, 600);
 
+  // bars upper left, the map's cells upper right, points lower left, each in the first colour, and none of them in the
+  // margin
+  const auto blue_in = [&](int x0, int x1, int y0, int y1) {
+    int count = 0;
+    for (int y = y0; y < y1; ++y)
+      for (int x = x0; x < x1; ++x) {
+        const auto [r, g, b] = pixel(image, x, y);
+        count += b > r + 80 && b > g + 30;
+      }
+    return count;
+  };
+  EXPECT_GT(blue_in(0, 500, 0, 300), 5000);
+  EXPECT_GT(blue_in(500, 1000, 0, 300), 5000);
+  EXPECT_GT(blue_in(0, 500, 300, 600), 20);
+  EXPECT_EQ(blue_in(0, 60, 0, 300), 0);
+
   const auto refused = [&](const AnyChart& chart) {
     EXPECT_THROW(save_charts(std::vector<AnyChart>{chart}, 1, file("f.png")), Error);
     EXPECT_FALSE(fs::exists(file("f.png")));
@@ -159,11 +175,33 @@ TEST_F(ImageTest, BarsHeatMapsAndPointsShareAPicture) {
   BarChart uneven_bars = bars;
   uneven_bars.high.pop_back();
   refused(uneven_bars);
+  uneven_bars = bars;
+  uneven_bars.low.clear();
+  refused(uneven_bars);
+  refused(BarChart{"bars", "share", {"a"}, {std::nan("")}, {}, {}, {}, ""});
   HeatMap uneven_map = map;
   uneven_map.values.pop_back();
   refused(uneven_map);
   refused(ScatterChart{"points", {{"left", {0}, {0, 1}}}});
   refused(ScatterChart{"points", {}});
+}
+
+TEST_F(ImageTest, ManyNamesOddOnesAndSinglesAreDrawn) {
+  constexpr int kMany = 70;
+  BarChart bars{"bars", "m", {}, {}, {}, {}, {}, ""};
+  ScatterChart points{"points", {}};
+  for (int i = 0; i < kMany; ++i) {
+    bars.labels.push_back(i == 3 ? "it's `date` {x}^2 größe " + std::string(300, 'w') : fmt::format("name_{}", i));
+    bars.values.push_back(i % 5 == 0 ? std::numeric_limits<double>::quiet_NaN() : i - 10.0);
+    points.groups.push_back({bars.labels.back(), {1.0}, {1.0}});  // all at one place
+  }
+  const HeatMap map{"map", "", "", bars.labels, bars.labels, std::vector<double>(kMany * kMany, 1.0)};
+  save_charts(std::vector<AnyChart>{bars, map, points}, 3, file("many.png"));
+  EXPECT_EQ(load_png(file("many.png")).width, 3 * 640);
+
+  // a map of one cell is all of its colour
+  save_charts(std::vector<AnyChart>{HeatMap{"one", "", "", {"a"}, {"b"}, {1.0}}}, 1, file("one.png"), 300, 200);
+  EXPECT_THAT(pixel(load_png(file("one.png")), 120, 100), testing::ElementsAre(0x00, 0x72, 0xb2));
 }
 
 }  // namespace

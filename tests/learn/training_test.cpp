@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "learn/evaluate.h"
+#include "learn/losses.h"
 #include "learn/motion_table.h"
 #include "learn/tiny_world.h"
 
@@ -146,6 +147,19 @@ TEST(Training, TeachesToGetUpAndKeepsTheRest) {
     return second.stats().at("keep_loss");
   };
   EXPECT_LT(keep_loss_after(10.0f), 0.5 * keep_loss_after(1e-6f));
+}
+
+// Far from where a sample was drawn its ratio has no bound; its loss and gradient must have one.
+TEST(PpoActorLoss, IsFiniteHoweverFarThePolicyHasMoved) {
+  const auto old_neglogp = torch::tensor({500.0f, 500.0f, 1.0f});
+  auto neglogp = torch::tensor({-500.0f, -500.0f, 1.1f}).requires_grad_();
+  const auto loss = ppo_actor_loss(old_neglogp, neglogp, torch::tensor({-2.0f, 1.0f, -1.0f}),
+                                   torch::tensor({1.0f, 0.0f, 1.0f}), 0.2f);
+  loss.backward();
+  EXPECT_TRUE(std::isfinite(loss.item<float>()));
+  EXPECT_NEAR(loss.item<float>(), 0.5f * (20.0f + std::exp(-0.1f)), 1e-3f);
+  EXPECT_EQ(neglogp.grad()[0].item<float>(), 0.0f);
+  EXPECT_NE(neglogp.grad()[2].item<float>(), 0.0f);
 }
 
 TEST(Training, DamagedCheckpointIsOneError) {
