@@ -99,6 +99,23 @@ Evaluation evaluate_low_level(const Policy& policy, const Character& character, 
     result.clips.push_back(clip);
   }
   result.stays_up /= episodes, result.recognised /= episodes;
+
+  // joint velocities, the episodes' over the clips'
+  const int first = 13 + 6 * character.num_joints();
+  const auto joint_speed = [&](const Rows& rows) {
+    return rows.middleCols(first, character.num_dofs).cwiseAbs().mean();
+  };
+  double of_episodes = 0.0, of_clips = 0.0;
+  for (int e = 0; e < episodes; ++e)
+    of_episodes += static_cast<double>(joint_speed(motion[e].topRows(std::max(lasted[e], 1)))) / episodes;
+  for (int c = 0; c < num_clips; ++c) {
+    const int frames = static_cast<int>(library.clip(c).length() / dt) + 1;
+    Rows rows(frames, features);
+    for (int f = 0; f < frames; ++f)
+      library.window_features({c, static_cast<float>(f) * dt}, 1, dt, rows.row(f).data());
+    of_clips += static_cast<double>(joint_speed(rows)) / num_clips;
+  }
+  result.joint_speed = of_clips > 0.0 ? of_episodes / of_clips : 0.0;
   return result;
 }
 

@@ -35,9 +35,10 @@ struct ClipEvaluation {
 };
 
 struct Evaluation {
-  double stays_up = 0.0;    // share of all episodes
-  double recognised = 0.0;  // share of episodes whose motion is nearest to the clip asked for
-  double chance = 0.0;      // 1 / clips
+  double stays_up = 0.0;     // share of all episodes
+  double recognised = 0.0;   // share of episodes whose motion is nearest to the clip asked for
+  double chance = 0.0;       // 1 / clips
+  double joint_speed = 0.0;  // mean absolute joint velocity over the clips'
   int episodes = 0;
   std::vector<ClipEvaluation> clips;
 };

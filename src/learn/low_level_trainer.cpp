@@ -722,11 +722,6 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
     stats["style_reward"] = style.mean().item<double>();
     stats["style_reward_spread"] = style.std().item<double>();
   }
-  // how fast the joints turn, against the clips'
-  const auto joint_speed = [this](const torch::Tensor& features) {
-    return features.narrow(1, 13 + 6 * character.num_joints(), character.num_dofs).abs().mean();
-  };
-  stats["speed_ratio"] = (joint_speed(data.windows) / joint_speed(table.features())).item<double>();
   stats["tracking"] = ((data.tracking * tracked).sum() / tracked.sum().clamp_min(1.0f)).item<double>();
   stats["value_explained"] = explained.item<double>();
   stats["action_size"] = data.means.abs().mean().item<double>();

@@ -48,14 +48,6 @@ std::vector<std::string> TrainingHealth::observe(const std::map<std::string, dou
                     "tracking_fade), lower update.discriminator_rate, or raise update.discriminator.gradient_penalty",
                     100 * mean("accuracy_simulated"), mean("style_reward")),
         lines);
-  if (known({"speed_ratio"}))
-    judge("stands still", mean("speed_ratio") < 0.3,
-          fmt::format(
-              "the policy hardly moves: its joints turn at {:.0f} % of the clips' speed. Standing still pays; give "
-              "standing clips less weight in the list, set env.follow_limit (0.15) so that who strays from a "
-              "moving clip ends, or lower update.gamma",
-              100 * mean("speed_ratio")),
-          lines);
   if (known({"uniformity"}) && settings_.update.encoder_weight > 0.0f)
     judge("latents degenerate", mean("uniformity") > -0.5,
           fmt::format("all clips have nearly the same latent (uniformity {:.2f}, far from it is below -2). Raise "
@@ -87,6 +79,13 @@ std::vector<std::string> TrainingHealth::observe(const std::map<std::string, dou
 
 std::vector<std::string> TrainingHealth::observe(const Evaluation& evaluation) {
   std::vector<std::string> lines;
+  judge("stands still", evaluation.joint_speed < 0.4,
+        fmt::format(
+            "the policy hardly moves: its joints turn at {:.0f} % of the clips' speed. Standing still pays; give "
+            "standing clips less weight in the list, set env.follow_limit (0.15) so that who strays from a moving "
+            "clip ends, or lower update.gamma",
+            100 * evaluation.joint_speed),
+        lines);
   std::map<std::string, int> taken;
   for (const auto& clip : evaluation.clips)
     if (clip.taken_for != clip.name) ++taken[clip.taken_for];

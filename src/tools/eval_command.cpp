@@ -134,11 +134,9 @@ void evaluate(const EvalOptions& options) {
                     std::filesystem::path(options.png) / "getting_up.png", pool);
   }
   if (options.json) {
-    nlohmann::ordered_json out = {{"stays_up", e.stays_up},
-                                  {"recognised", e.recognised},
-                                  {"chance", e.chance},
-                                  {"episodes", e.episodes},
-                                  {"clips", nlohmann::json::array()}};
+    nlohmann::ordered_json out = {{"stays_up", e.stays_up}, {"recognised", e.recognised},
+                                  {"chance", e.chance},     {"joint_speed", e.joint_speed},
+                                  {"episodes", e.episodes}, {"clips", nlohmann::json::array()}};
     for (const auto& c : e.clips)
       out["clips"].push_back({{"name", c.name},
                               {"own_distance", c.own_distance},
