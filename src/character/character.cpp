@@ -14,6 +14,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "base/markup.h"
 #include "base/settings.h"
 #include "character/mujoco_model.h"
 #include "character/props.h"
@@ -163,32 +164,13 @@ struct Reducer {
   }
 };
 
-void append_escaped(std::string& out, const char* text) {
-  for (; *text; ++text) switch (*text) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += *text;
-    }
-}
-
 // Every element on the line where it was, so that MuJoCo's errors name the line of the user's file.
 void write_element(const XMLElement* e, int& line, std::string& out) {
   for (; line < e->GetLineNum(); ++line) out += '\n';
   out += fmt::format("<{}", e->Name());
   for (auto* a = e->FirstAttribute(); a; a = a->Next()) {
     out += fmt::format(" {}=\"", a->Name());
-    append_escaped(out, a->Value());
+    out += escape_markup(a->Value());
     out += '"';
   }
   out += '>';

@@ -1,51 +1,21 @@
-// Charts and captions by gnuplot. It runs on a script in a folder of its own and not at the end of a pipe: a pipe
-// to a program that is missing or ends early would raise SIGPIPE in a training. Text goes into the script as single
-// quoted strings without markup, so that a name from a file can do nothing but be shown.
-#include <fcntl.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
+// Charts and captions by gnuplot, graphs by Graphviz. Text goes into gnuplot's script as single quoted strings without
+// markup, so that a name from a file can do nothing but be shown.
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cmath>
-#include <cstdlib>
-#include <cstring>
 #include <limits>
 #include <numeric>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "draw/draw.h"
-
-extern char** environ;
+#include "draw/drawing_program.h"
 
 namespace calm {
 
 namespace fs = std::filesystem;
 
 namespace {
-
-// A folder in the temporary directory, removed at the end.
-class Scratch {
- public:
-  Scratch() {
-    std::string name = (fs::temp_directory_path() / "calm-gnuplot-XXXXXX").string();
-    if (!::mkdtemp(name.data())) fail("{}: cannot be made: {}", name, std::strerror(errno));
-    path_ = name;
-  }
-  ~Scratch() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 // Text as gnuplot's single-quoted string, control characters made spaces.
 std::string quoted(const std::string& text) {
@@ -59,38 +29,16 @@ std::string quoted(const std::string& text) {
 
 // Runs gnuplot on commands that draw a page of width x height pixels; returns the PNG's bytes.
 std::string run_gnuplot(const std::string& commands, int width, int height, int font_size) {
-  const Scratch scratch;
-  const fs::path script = scratch.path() / "script", picture = scratch.path() / "picture.png",
-                 log = scratch.path() / "log";
-  write_file_atomic(script, fmt::format("set encoding utf8\n"
-                                        "set terminal pngcairo noenhanced rounded font 'DejaVu Sans,{}' size {},{} "
-                                        "background rgb '#ffffff'\n"
-                                        "set output {}\n{}\nunset output\n",
-                                        font_size, width, height, quoted(picture.string()), commands));
-
   // no user or system start-up file has a say in how our charts look
-  std::string program = "gnuplot", option = "--default-settings", argument = script.string();
-  std::array<char*, 4> argv = {program.data(), option.data(), argument.data(), nullptr};
-  posix_spawn_file_actions_t files;
-  posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-  posix_spawn_file_actions_addopen(&files, 1, log.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0600);
-  posix_spawn_file_actions_adddup2(&files, 1, 2);
-  pid_t child = 0;
-  const int error = ::posix_spawnp(&child, program.c_str(), &files, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&files);
-  if (error == ENOENT)
-    fail("gnuplot, which draws the charts, is not installed; install the Debian package gnuplot-nox");
-  if (error) fail("gnuplot cannot be started: {}", std::strerror(error));
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0)
-    if (errno != EINTR) fail("gnuplot was lost: {}", std::strerror(errno));
-  if (!WIFEXITED(status) || WEXITSTATUS(status) != 0 || !fs::exists(picture)) {
-    std::string said = fs::exists(log) ? read_file(log, size_t{1} << 20) : std::string();
-    std::replace(said.begin(), said.end(), '\n', ' ');
-    fail("gnuplot failed: {}", said.empty() ? "it said nothing" : said.substr(0, 400));
-  }
-  return read_file(picture, size_t{1} << 28);
+  return run_drawing_program({"gnuplot", "charts", "gnuplot-nox"}, [&](const fs::path& script,
+                                                                       const fs::path& picture) {
+    write_file_atomic(script, fmt::format("set encoding utf8\n"
+                                          "set terminal pngcairo noenhanced rounded font 'DejaVu Sans,{}' size {},{} "
+                                          "background rgb '#ffffff'\n"
+                                          "set output {}\n{}\nunset output\n",
+                                          font_size, width, height, quoted(picture.string()), commands));
+    return std::vector<std::string>{"--default-settings", script.string()};
+  });
 }
 
 // Okabe and Ito's colours, told apart by everyone; yellow is left out, it is lost on white.
@@ -478,6 +426,15 @@ Image caption_column(std::span<const std::string> captions, int row_height, int 
   const fs::path picture = scratch.path() / "captions.png";
   write_file_atomic(picture, run_gnuplot(commands + "plot NaN\n", width, height, 12));
   return load_png(picture);
+}
+
+void save_graph(const std::string& dot, const fs::path& path) {
+  const std::string format = path.extension() == ".svg" ? "-Tsvg" : "-Tpng";
+  write_file_atomic(
+      path, run_drawing_program({"dot", "graphs", "graphviz"}, [&](const fs::path& script, const fs::path& picture) {
+        write_file_atomic(script, dot);
+        return std::vector<std::string>{format, "-o", picture.string(), script.string()};
+      }));
 }
 
 }  // namespace calm

@@ -116,4 +116,7 @@ void save_charts(std::span<const AnyChart> charts, int columns, const std::files
                  int height = 420);
 void save_charts(std::span<const Chart> charts, int columns, const std::filesystem::path& path);
 
+// A graph in Graphviz's language as PNG, or as SVG by the path's ending; Error as above.
+void save_graph(const std::string& dot, const std::filesystem::path& path);
+
 }  // namespace calm

@@ -48,6 +48,19 @@ float styled_heading_reward(const RootMotion& root, const StyledHeadingTarget& t
   return 0.4f * speed_reward + 0.6f * direction_reward;
 }
 
+void write_directed_goal(const Quat& root_rot, const DirectedTarget& target, float* out) {
+  write_flat(inverse_heading(root_rot), target.direction, out);
+  out[2] = target.speed;
+}
+
+float directed_reward(const RootMotion& root, const DirectedTarget& target) {
+  const Vec2 velocity = root.velocity();
+  const float speed = velocity.dot(target.direction);
+  const float error = (target.speed - speed) / std::max(target.speed, 0.5f);
+  const float speed_reward = speed > 0.0f ? std::exp(-4.0f * error * error) : 0.0f;
+  return 0.6f * std::exp(-2.0f * (target.direction - direction_of(velocity)).norm()) + 0.4f * speed_reward;
+}
+
 void write_heading_goal(const Quat& root_rot, const HeadingTarget& target, float* out) {
   const Quat to_heading = inverse_heading(root_rot);
   write_flat(to_heading, target.direction, out);

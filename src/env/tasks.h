@@ -41,6 +41,19 @@ void write_styled_heading_goal(const Quat& root_rot, const StyledHeadingTarget& 
 // target direction.
 float styled_heading_reward(const RootMotion& root, const StyledHeadingTarget& target);
 
+// The paper's form: move in a direction at a speed; the style is a latent of its own.
+struct DirectedTarget {
+  Vec2 direction = Vec2::UnitX();
+  float speed = 1.0f;  // m/s
+};
+inline constexpr int kDirectedGoalSize = 3;
+// Direction (2), speed (1).
+void write_directed_goal(const Quat& root_rot, const DirectedTarget& target, float* out);
+// 0.6 exp(-2 |direction - movement direction|), as styled heading's, + 0.4 exp(-4 ((speed - s) / max(speed, 0.5))²), 0
+// unless s > 0; s: speed along the direction. Ours: the speed is observed and told apart at a walk as at a run. The
+// paper's own exp(-0.25 |direction - movement direction|²) still gives 0.6 for going at a right angle.
+float directed_reward(const RootMotion& root, const DirectedTarget& target);
+
 // Move in one direction at a speed while facing another.
 struct HeadingTarget {
   Vec2 direction = Vec2::UnitX();

@@ -10,10 +10,6 @@
 #include <spdlog/spdlog.h>
 #include <torch/torch.h>
 
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
-
 #include <array>
 #include <chrono>
 #include <future>
@@ -32,13 +28,12 @@
 #include "learn/losses.h"
 #include "learn/motion_table.h"
 #include "learn/normaliser.h"
+#include "learn/trainer_tools.h"
 #include "runtime/safetensors.h"
 
 namespace calm {
 
 namespace {
-
-double now_s() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 torch::Device choose_device(const std::string& name) {
   if (name == "cpu" || (name == "auto" && !torch::cuda::is_available())) return torch::kCPU;
@@ -52,42 +47,6 @@ bool has_backend(const char* name) {
   return std::ranges::find(all, name) != all.end();
 }
 
-torch::Tensor normalise_rows(const torch::Tensor& x) { return x / x.norm(2, 1, true).clamp_min(1e-8f); }
-
-std::vector<int> mlp_sizes(int input, std::vector<int> hidden, int output) {
-  hidden.insert(hidden.begin(), input);
-  hidden.push_back(output);
-  return hidden;
-}
-
-Tensor to_runtime(const torch::Tensor& t) {
-  const auto cpu = t.detach().to(torch::kCPU, torch::kFloat32).contiguous();
-  Tensor out;
-  out.shape.assign(cpu.sizes().begin(), cpu.sizes().end());
-  out.data.assign(cpu.data_ptr<float>(), cpu.data_ptr<float>() + cpu.numel());
-  return out;
-}
-
-// Makes a network's parameters, and their gradients, parts of one tensor each, which the optimiser then steps at once.
-torch::Tensor flatten(const torch::nn::Module& net) {
-  const torch::NoGradGuard no_grad;
-  auto parameters = net.parameters();
-  int64_t count = 0, at = 0;
-  for (const auto& parameter : parameters) count += parameter.numel();
-  auto flat = torch::empty({count}, parameters.front().options().requires_grad(false));
-  auto gradient = torch::zeros_like(flat);
-  for (auto& parameter : parameters) {
-    const auto part = flat.narrow(0, at, parameter.numel()).view(parameter.sizes());
-    part.copy_(parameter);
-    parameter.set_data(part);
-    parameter.mutable_grad() = gradient.narrow(0, at, parameter.numel()).view(parameter.sizes());
-    at += parameter.numel();
-  }
-  flat.requires_grad_();
-  flat.mutable_grad() = gradient;
-  return flat;
-}
-
 // Networks of the same layers.
 void copy_parameters(const torch::nn::Module& from, torch::nn::Module& to) {
   const torch::NoGradGuard no_grad;
@@ -95,21 +54,6 @@ void copy_parameters(const torch::nn::Module& from, torch::nn::Module& to) {
   auto target = to.parameters();
   for (size_t i = 0; i < source.size(); ++i) target[i].copy_(source[i]);
 }
-
-torch::Tensor bytes_to_tensor(const std::string& bytes) {
-  auto t = torch::empty({static_cast<int64_t>(bytes.size())}, torch::kUInt8);
-  std::copy(bytes.begin(), bytes.end(), t.data_ptr<uint8_t>());
-  return t;
-}
-
-std::string tensor_to_bytes(const torch::Tensor& t) {
-  const auto* data = t.data_ptr<uint8_t>();
-  return {data, data + t.numel()};
-}
-
-}  // namespace
-
-namespace {
 
 // Of rollout and update; with overlap each has its own.
 int all_threads(const LowLevelSettings& s) {
@@ -131,17 +75,6 @@ double follow_share(const LowLevelSettings& settings, double samples) {
   if (reward.tracking_fade <= 0.0) return 1.0;
   return std::clamp((reward.tracking_fade - samples) / std::max(reward.tracking_fade - reward.tracking_full, 1.0), 0.0,
                     1.0);
-}
-
-// Every iteration takes and frees the same tensors of tens of megabytes. By default glibc gives each back to the system
-// at once, and a third of the time goes into fetching zeroed pages again.
-void keep_freed_memory() {
-#ifdef __GLIBC__
-  mallopt(M_MMAP_MAX, 0);
-  mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
-  mallopt(M_TOP_PAD, 64 << 20);
-  mallopt(M_ARENA_MAX, 1);
-#endif
 }
 
 }  // namespace
@@ -222,6 +155,7 @@ struct LowLevelTrainer::Impl {
   void rewards_and_returns();
   void update();
   void update_keeping();
+  void step_optimiser();
   void adapt_actor_rate(double kl);
   void update_normalisers();
 
@@ -774,7 +708,6 @@ void LowLevelTrainer::Impl::update() {
   const UpdateSettings& u = settings.update;
   const int64_t rows = data.obs.size(0), B = u.minibatch, D = u.discriminator_minibatch;
   const auto targets = value_norm.normalise(data.returns);
-  double losses_s = 0.0, optimiser_s = 0.0;
   std::vector<torch::Tensor> kl_last_pass;
   std::map<std::string, std::vector<torch::Tensor>> values;  // read once at the end: a GPU would be waited for
   const bool beside = device.is_cpu() && all_threads(settings) > 1;
@@ -782,7 +715,7 @@ void LowLevelTrainer::Impl::update() {
   for (int pass = 0; pass < u.passes; ++pass) {
     const auto order = draw_order(rows);
     for (int64_t begin = 0; begin + B <= rows; begin += B) {
-      double start = now_s();
+      const double start = now_s();
       const auto index = order.narrow(0, begin, B);
       const auto fake_index = index.narrow(0, 0, D);
 
@@ -844,14 +777,9 @@ void LowLevelTrainer::Impl::update() {
                         u.encoder_weight * (alignment + u.uniformity_weight * uniformity);
       loss.backward();
       const DiscriminatorLosses d = judged.get();
-      losses_s += now_s() - start;
+      parts.losses += now_s() - start;
 
-      start = now_s();
-      if (u.max_gradient_norm > 0.0f)
-        for (auto& group : optimiser->param_groups())
-          torch::nn::utils::clip_grad_norm_(group.params(), u.max_gradient_norm);
-      optimiser->step();
-      optimiser_s += now_s() - start;
+      step_optimiser();
 
       // what happened, for the curves
       const torch::NoGradGuard no_grad;
@@ -874,17 +802,21 @@ void LowLevelTrainer::Impl::update() {
   }
   const auto mean_of = [](const std::vector<torch::Tensor>& all) { return torch::stack(all).mean().item<double>(); };
   for (const auto& [name, all] : values) stats[name] = mean_of(all);
-  parts.losses += losses_s, parts.optimiser += optimiser_s;
-
   adapt_actor_rate(mean_of(kl_last_pass));
+}
+
+void LowLevelTrainer::Impl::step_optimiser() {
+  const double start = now_s();
+  clip_gradients(*optimiser, settings.update.max_gradient_norm);
+  optimiser->step();
+  parts.optimiser += now_s() - start;
 }
 
 // kl: of the last pass, as measured.
 void LowLevelTrainer::Impl::adapt_actor_rate(double kl) {
-  if (const float target = settings.update.target_kl; target > 0.0f) {
-    if (kl > 1.5 * target) actor_rate = std::max(actor_rate / 1.3f, 1e-6f);
-    if (kl < target / 1.5) actor_rate = std::min(actor_rate * 1.3f, 1e-3f);
-    static_cast<torch::optim::AdamOptions&>(optimiser->param_groups()[0].options()).lr(actor_rate);
+  if (settings.update.target_kl > 0.0f) {
+    actor_rate = adapted_rate(actor_rate, kl, settings.update.target_kl);
+    set_rate(*optimiser, 0, actor_rate);
   }
   stats["actor_rate"] = actor_rate;
 }
@@ -908,7 +840,7 @@ void LowLevelTrainer::Impl::update_keeping() {
   for (int pass = 0; pass < u.passes; ++pass) {
     const auto order = draw_order(rows);
     for (int64_t begin = 0; begin + B <= rows; begin += B) {
-      double start = now_s();
+      const double start = now_s();
       const auto index = order.narrow(0, begin, B);
       for (auto& parameters : flat) parameters.mutable_grad().zero_();
       const auto unique = torch::_unique2(data.window_id.index_select(0, index), true, true, false);
@@ -927,13 +859,7 @@ void LowLevelTrainer::Impl::update_keeping() {
       const auto bounds = bound_loss(mean).mean();
       (actor_loss + u.value_weight * value_loss + u.bound_weight * bounds + u.keep_weight * keep_loss).backward();
       parts.losses += now_s() - start;
-
-      start = now_s();
-      if (u.max_gradient_norm > 0.0f)
-        for (auto& group : optimiser->param_groups())
-          torch::nn::utils::clip_grad_norm_(group.params(), u.max_gradient_norm);
-      optimiser->step();
-      parts.optimiser += now_s() - start;
+      step_optimiser();
 
       const torch::NoGradGuard no_grad;
       const auto kl = 0.5 * inverse_variance * (mean - data.means.index_select(0, index)).square().sum(1).mean();
@@ -1107,6 +1033,12 @@ SafeTensors LowLevelTrainer::export_encoder() const {
   return file;
 }
 
+std::map<std::string, SafeTensors> LowLevelTrainer::export_files() const {
+  return {{"model.safetensors", export_model()},
+          {"policy.safetensors", export_policy()},
+          {"encoder.safetensors", export_encoder()}};
+}
+
 void LowLevelTrainer::start_from(const SafeTensors& file, const std::string& where) {
   Impl& t = *impl_;
   const torch::NoGradGuard no_grad;
@@ -1146,12 +1078,8 @@ std::string LowLevelTrainer::save() const {
   torch::serialize::OutputArchive adam;
   t.optimiser->save(adam);
   archive.write("optimiser", adam);
-  const auto write_norm = [&archive](const std::string& name, const Normaliser& norm) {
-    const auto state = norm.state();
-    for (size_t i = 0; i < state.size(); ++i) archive.write(name + "." + std::to_string(i), state[i]);
-  };
-  write_norm("obs_norm", t.obs_norm), write_norm("feature_norm", t.feature_norm),
-      write_norm("value_norm", t.value_norm);
+  write_normaliser(archive, "obs_norm", t.obs_norm), write_normaliser(archive, "feature_norm", t.feature_norm);
+  write_normaliser(archive, "value_norm", t.value_norm);
   archive.write("replay_windows", t.replay_windows.narrow(0, 0, t.replay_count).clone());
   archive.write("replay_moments", t.replay_moments.narrow(0, 0, t.replay_count).clone());
 #ifdef CALM_WITH_CUDA
@@ -1185,12 +1113,7 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     torch::serialize::InputArchive archive;
     std::istringstream in(bytes);
     archive.load_from(in, t.device);
-    // a fresh tensor each time: reading into one that exists keeps its type
-    const auto read = [&archive](const std::string& name) {
-      torch::Tensor tensor;
-      archive.read(name, tensor);
-      return tensor;
-    };
+    const auto read = [&archive](const std::string& name) { return read_tensor(archive, name); };
     torch::Tensor value = read("character_hash");
     if (tensor_to_bytes(value.to(torch::kCPU)) != fmt::format("{:016x}", t.character.hash))
       fail("{}: was trained with another version of the character {}", where, t.settings.character);
@@ -1202,12 +1125,8 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     torch::serialize::InputArchive adam;
     archive.read("optimiser", adam);
     t.optimiser->load(adam);
-    const auto read_norm = [&read](const std::string& name, Normaliser& norm) {
-      std::vector<torch::Tensor> state(3);
-      for (size_t i = 0; i < state.size(); ++i) state[i] = read(name + "." + std::to_string(i));
-      norm.set_state(state);
-    };
-    read_norm("obs_norm", t.obs_norm), read_norm("feature_norm", t.feature_norm), read_norm("value_norm", t.value_norm);
+    read_normaliser(archive, "obs_norm", t.obs_norm), read_normaliser(archive, "feature_norm", t.feature_norm);
+    read_normaliser(archive, "value_norm", t.value_norm);
     value = read("replay_windows");
     t.replay_count = value.size(0);
     if (t.replay_count > t.replay_windows.size(0)) fail("{}: replay buffer is larger than update.replay_size", where);
@@ -1239,8 +1158,7 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     if (u.target_kl <= 0.0f) t.actor_rate = u.learning_rate * u.actor_rate;
     const std::array<float, 4> rates = {t.actor_rate, u.learning_rate * u.critic_rate,
                                         u.learning_rate * u.discriminator_rate, u.learning_rate * u.encoder_rate};
-    for (size_t i = 0; i < rates.size(); ++i)
-      static_cast<torch::optim::AdamOptions&>(t.optimiser->param_groups()[i].options()).lr(rates[i]);
+    for (size_t i = 0; i < rates.size(); ++i) set_rate(*t.optimiser, i, rates[i]);
     value = read("parts");
     value = value.to(torch::kCPU);
     const auto* p = value.data_ptr<double>();

@@ -11,6 +11,7 @@
 #include <string>
 
 #include "learn/low_level_settings.h"
+#include "learn/training_run.h"
 #include "runtime/policy.h"
 
 namespace calm {
@@ -20,31 +21,31 @@ struct TrainParts {
   double physics = 0.0, features = 0.0, inference = 0.0, losses = 0.0, optimiser = 0.0;
 };
 
-class LowLevelTrainer {
+class LowLevelTrainer : public Trainer {
  public:
   // character and library must outlive the trainer. Throws Error on settings that cannot work.
   LowLevelTrainer(const LowLevelSettings& settings, const Character& character, const MotionLibrary& library);
-  ~LowLevelTrainer();
+  ~LowLevelTrainer() override;
 
   // One iteration: horizon x num_envs samples.
-  void iterate();
+  void iterate() override;
 
-  double samples() const;  // control steps simulated so far
-  int64_t iteration() const;
-  const std::map<std::string, double>& stats() const;  // of the last iteration, by name of the curve
+  double samples() const override;  // control steps
+  int64_t iteration() const override;
+  const std::map<std::string, double>& stats() const override;
   const TrainParts& parts() const;
 
   SafeTensors export_model() const;    // every network and normaliser
   SafeTensors export_policy() const;   // what the runtime reads
   SafeTensors export_encoder() const;  // what it reads where motion is to be encoded (runtime/encoder.h)
+  std::map<std::string, SafeTensors> export_files() const override;
 
   // Takes networks and normalisers of an export_model(), or of a policy joined with its encoder (critic and
   // discriminator then start untrained), from which another training then starts. Throws Error if sizes differ.
   void start_from(const SafeTensors& file, const std::string& where);
 
-  // The whole state of training: after load() the future is, on one thread, bitwise that of the trainer that saved.
-  std::string save() const;
-  void load(const std::string& bytes, const std::string& where);
+  std::string save() const override;
+  void load(const std::string& bytes, const std::string& where) override;
 
  private:
   struct Impl;

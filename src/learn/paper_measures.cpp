@@ -5,11 +5,11 @@
 
 #include "base/error.h"
 #include "base/progress.h"
+#include "env/actors.h"
 #include "features/features.h"
 #include "learn/latent_map.h"
 #include "learn/motion_classifier.h"
 #include "learn/motion_distance.h"
-#include "sim/fall.h"
 
 namespace calm {
 
@@ -77,57 +77,23 @@ namespace {
 
 using Rows = MotionDistance::Rows;
 
-// Characters under a policy, each with a latent of its own.
-class Stage {
+// As training's bank of fallen states is made: random targets, drawn anew every half second.
+class Thrashing {
  public:
-  Stage(const Policy& policy, const Character& character, const PhysicsSettings& physics, const std::string& backend,
-        int num_envs, ThreadPool& pool, const std::vector<Prop>& props = {})
-      : policy_(policy),
-        character_(character),
-        pool_(pool),
-        simulator_(make_simulator(backend, character, physics, num_envs, pool, props)),
-        targets_(static_cast<size_t>(num_envs) * character.num_dofs),
-        latents(num_envs) {}
-
-  Simulator& simulator() { return *simulator_; }
-  CharacterStateView view(int env) const { return simulator_->state().view(env); }
-
+  Thrashing(Actors& actors, std::vector<Rng>& rngs)
+      : actors_(actors), rngs_(rngs), actions_(rngs.size() * static_cast<size_t>(actors.character().num_dofs)) {}
   void step() {
-    pool_.parallel_for(static_cast<int>(latents.size()), 2, [&](int e, int) {
-      Eigen::VectorXf obs(character_.observation_size());
-      write_observation(character_, view(e), obs.data());
-      const Eigen::VectorXf action = policy_.act(obs, latents[e]);
-      for (int d = 0; d < character_.num_dofs; ++d) set_target(e, d, action[d]);
-    });
-    simulator_->step(targets_);
-    ++steps_;
-  }
-  // As training's bank of fallen states is made: random targets, drawn anew every half second.
-  void thrash(std::vector<Rng>& rngs) {
+    const auto dofs = static_cast<size_t>(actors_.character().num_dofs);
     if (steps_++ % 15 == 0)
-      for (size_t e = 0; e < latents.size(); ++e)
-        for (int d = 0; d < character_.num_dofs; ++d)
-          set_target(static_cast<int>(e), d, 0.5f * rngs[e].uniform(-1.0f, 1.0f));
-    simulator_->step(targets_);
-  }
-  bool fallen(int env) const {
-    return simulator_->state().diverged[env] || (steps_ > 2 && touches_while_low(character_, simulator_->state(), env));
+      for (size_t i = 0; i < actions_.size(); ++i) actions_[i] = 0.5f * rngs_[i / dofs].uniform(-1.0f, 1.0f);
+    actors_.step(actions_);
   }
 
  private:
-  void set_target(int env, int d, float action) {
-    targets_[static_cast<size_t>(env) * character_.num_dofs + d] =
-        character_.action_offset[d] + character_.action_scale[d] * action;
-  }
-  const Policy& policy_;
-  const Character& character_;
-  ThreadPool& pool_;
-  std::unique_ptr<Simulator> simulator_;
-  std::vector<float> targets_;
+  Actors& actors_;
+  std::vector<Rng>& rngs_;
+  std::vector<float> actions_;
   int steps_ = 0;
-
- public:
-  std::vector<Eigen::VectorXf> latents;
 };
 
 // Positions of all bodies, one row a control step.
@@ -234,12 +200,12 @@ class Measurer {
     return Rng(static_cast<uint64_t>(settings_.seed), (purpose << 32) + static_cast<uint64_t>(i));
   }
   int upright_clip(Rng& r) const { return upright_[r.below(static_cast<int>(upright_.size()))]; }
-  void start_in_clip(Stage& stage, int env, int clip, Rng& r) const {
+  void start_in_clip(Actors& actors, int env, int clip, Rng& r) const {
     CharacterState state(character_);
     library_.state(clip, r.uniform() * library_.clip(clip).length(), state);
     RootState root = state.root();
     root.pos.head<2>().setZero();
-    stage.simulator().set_state(env, root, state.dof_pos, state.dof_vel);
+    actors.place(env, root, state.dof_pos, state.dof_vel);
   }
 
   void measure_encoder() {
@@ -278,7 +244,6 @@ class Measurer {
       out_.class_names.push_back(names.front());
       if (names.size() > 1) out_.near_duplicates.push_back(names);
     }
-    out_.class_of = group;
 
     // the clips themselves, and one that stands still
     double clip_jerk = 0.0, clip_way = 0.0, clip_steps = 0.0;
@@ -302,23 +267,23 @@ class Measurer {
     for (int c = 0; c < clips; ++c) out_.still_named_right += (group[c] == named ? 1.0 : 0.0) / clips;
 
     // episodes
-    Stage stage(policy_, character_, physics_, backend_, episodes, pool_);
+    Actors actors(policy_, character_, physics_, backend_, episodes, pool_);
     for (int e = 0; e < episodes; ++e) {
       Rng r = rng(1, e);
-      start_in_clip(stage, e, e / settings_.episodes_per_clip, r);
-      stage.latents[e] = latents_[e / settings_.episodes_per_clip];
+      start_in_clip(actors, e, e / settings_.episodes_per_clip, r);
+      actors.set_latent(e, latents_[e / settings_.episodes_per_clip]);
     }
     std::vector<Rows> motion(episodes, Rows(length, character_.motion_feature_size()));
     std::vector<Track> tracks(episodes);
     std::vector<Eigen::MatrixXf> positions(episodes, Eigen::MatrixXf(length, 3 * character_.num_bodies()));
     std::vector<int> lasted(episodes, length);
     for (int step = 0; step < length; ++step) {
-      stage.step();
+      actors.step();
       for (int e = 0; e < episodes; ++e) {
-        write_motion_features(character_, stage.view(e), motion[e].row(step).data());
-        tracks[e].add(stage.view(e), character_.num_bodies());
-        write_body_positions(character_, stage.view(e), positions[e], step);
-        if (lasted[e] == length && stage.fallen(e)) lasted[e] = step;
+        write_motion_features(character_, actors.view(e), motion[e].row(step).data());
+        tracks[e].add(actors.view(e), character_.num_bodies());
+        write_body_positions(character_, actors.view(e), positions[e], step);
+        if (lasted[e] == length && actors.fallen(e)) lasted[e] = step;
       }
     }
 
@@ -371,23 +336,24 @@ class Measurer {
 
   void measure_getting_up() {
     const int count = settings_.falls;
-    Stage stage(policy_, character_, physics_, backend_, count, pool_);
+    Actors actors(policy_, character_, physics_, backend_, count, pool_);
     std::vector<Rng> rngs;
     for (int e = 0; e < count; ++e) {
       Rng& r = rngs.emplace_back(rng(2, e));
       RootState root;
       root.pos = Vec3(0.0f, 0.0f, character_.stand_height + 0.3f);
       root.rot = Quat(r.normal(), r.normal(), r.normal(), r.normal()).normalized();
-      stage.simulator().set_state(e, root, standing_.dof_pos, standing_.dof_vel);
-      stage.latents[e] = latents_[upright_clip(r)];
+      actors.place(e, root, standing_.dof_pos, standing_.dof_vel);
+      actors.set_latent(e, latents_[upright_clip(r)]);
     }
-    for (int step = 0; step < steps(5.0f); ++step) stage.thrash(rngs);
+    Thrashing thrashing(actors, rngs);
+    for (int step = 0; step < steps(5.0f); ++step) thrashing.step();
     std::vector<int> since(count, 0), up_at(count, -1);
     const int hold = steps(0.5f), length = steps(8.0f);
     for (int step = 0; step < length + hold; ++step) {
-      stage.step();
+      actors.step();
       for (int e = 0; e < count; ++e) {
-        const CharacterStateView view = stage.view(e);
+        const CharacterStateView view = actors.view(e);
         const bool up =
             view.pos(0).z() > 0.75f * character_.stand_height &&
             (Quat(view.rot(0)) * character_.bodies[0].rot.conjugate() * Vec3::UnitZ()).z() > std::cos(kPi / 4);
@@ -410,13 +376,13 @@ class Measurer {
     std::vector<Prop> props;
     if (box) props.push_back({.name = "thrown_box", .size = Vec3(0.1f, 0.1f, 0.1f), .pos = Vec3(0.0f, 30.0f, 0.1f)});
     if (box) props[0].mass = settings_.box_mass;
-    Stage stage(policy_, character_, physics_, backend_, count, pool_, props);
+    Actors actors(policy_, character_, physics_, backend_, count, pool_, props);
     std::vector<Rng> rngs;
     for (int e = 0; e < count; ++e) {
       Rng& r = rngs.emplace_back(rng(box ? 4 : 3, e));
       const int clip = upright_clip(r);
-      start_in_clip(stage, e, clip, r);
-      stage.latents[e] = latents_[clip];
+      start_in_clip(actors, e, clip, r);
+      actors.set_latent(e, latents_[clip]);
     }
     std::vector<uint8_t> fell(count, 0), fell_before(count, 0);
     const int strike = steps(3.0f), length = strike + steps(3.0f);
@@ -427,19 +393,19 @@ class Measurer {
           const float angle = rngs[e].uniform(0.0f, 2.0f * kPi);
           const Vec3 way(std::cos(angle), std::sin(angle), 0.0f);
           if (!box) {
-            stage.simulator().push(e, trunk_, settings_.push_speed * way);
+            actors.simulator().push(e, trunk_, settings_.push_speed * way);
             continue;
           }
           // from a metre away, aimed at where the trunk will be
           const float flight = 1.0f / settings_.box_speed;
           RootState state;
-          state.pos = stage.view(e).pos(trunk_) + flight * stage.view(e).vel(trunk_) - way;
+          state.pos = actors.view(e).pos(trunk_) + flight * actors.view(e).vel(trunk_) - way;
           state.vel = settings_.box_speed * way + Vec3(0.0f, 0.0f, 0.5f * 9.81f * flight);
-          stage.simulator().set_prop(e, 0, state);
+          actors.simulator().set_prop(e, 0, state);
         }
       }
-      stage.step();
-      for (int e = 0; e < count; ++e) fell[e] = fell[e] || stage.fallen(e);
+      actors.step();
+      for (int e = 0; e < count; ++e) fell[e] = fell[e] || actors.fallen(e);
     }
     int stood = 0, recovered = 0;
     for (int e = 0; e < count; ++e)
@@ -449,14 +415,14 @@ class Measurer {
 
   void measure_interpolation() {
     const int count = settings_.interpolations, before = steps(2.0f), way = 100, after = steps(2.0f);
-    Stage stage(policy_, character_, physics_, backend_, count, pool_);
+    Actors actors(policy_, character_, physics_, backend_, count, pool_);
     std::vector<std::pair<int, int>> ends;
     for (int e = 0; e < count; ++e) {
       Rng r = rng(5, e);
       const int clips = library_.num_clips(), from = r.below(clips);
       const int to = clips > 1 ? (from + 1 + r.below(clips - 1)) % clips : from;
       ends.emplace_back(from, to);
-      start_in_clip(stage, e, from, r);
+      start_in_clip(actors, e, from, r);
     }
     std::vector<Track> tracks(count);
     std::vector<uint8_t> fell(count, 0);
@@ -464,12 +430,12 @@ class Measurer {
       const float t = std::clamp(static_cast<float>(step - before) / static_cast<float>(way), 0.0f, 1.0f);
       for (int e = 0; e < count; ++e) {
         const Eigen::VectorXf mixed = (1.0f - t) * latents_[ends[e].first] + t * latents_[ends[e].second];
-        stage.latents[e] = mixed.norm() > 1e-6f ? Eigen::VectorXf(mixed.normalized()) : latents_[ends[e].second];
+        actors.set_latent(e, mixed.norm() > 1e-6f ? Eigen::VectorXf(mixed.normalized()) : latents_[ends[e].second]);
       }
-      stage.step();
+      actors.step();
       for (int e = 0; e < count; ++e) {
-        tracks[e].add(stage.view(e), character_.num_bodies());
-        fell[e] = fell[e] || stage.fallen(e);
+        tracks[e].add(actors.view(e), character_.num_bodies());
+        fell[e] = fell[e] || actors.fallen(e);
       }
     }
     std::vector<double> ratios;

@@ -62,7 +62,6 @@ struct PaperMeasures {
   std::vector<double> get_up_seconds;  // of each that gets up within 8 s
 
   std::vector<std::string> clips, class_names;  // a class is named after its first clip
-  std::vector<int> class_of;                    // (clips)
   Eigen::MatrixXd named_as;                     // (clips x classes) share of its episodes that the classifier names so
   std::vector<double> named_right, clip_stays_up;  // (clips) shares of its episodes
   std::vector<std::string> bodies;

@@ -11,6 +11,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/markup.h"
 #include "draw/draw.h"
 
 namespace calm {
@@ -128,28 +129,6 @@ std::vector<Row> rows(const PaperMeasures& m, const ReportContext& context) {
   const double all = std::accumulate(m.body_distance.begin(), m.body_distance.end(), 0.0);
   number("body_distance", m.body_distance.empty() ? 0.0 : all / static_cast<double>(m.body_distance.size()),
          "mean of the bodies");
-  return out;
-}
-
-// `<` and the like must stay text: names come from files.
-std::string escaped(const std::string& text) {
-  std::string out;
-  for (const char c : text) switch (c) {
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '&':
-        out += "&amp;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      default:
-        out += c;
-    }
   return out;
 }
 
@@ -297,7 +276,7 @@ void write_report_page(const PaperMeasures& m, const ReportContext& context, con
       "noise. "
       "Intervals are of 95 % (Wilson's for shares).</p>\n"
       "<table><tr><th>measure<th>value<th>interval<th>episodes<th>paper<th>how it is measured\n",
-      escaped(context.policy), m.classes, m.clips.size(), escaped(context.backend), context.settings.seed);
+      escape_markup(context.policy), m.classes, m.clips.size(), escape_markup(context.backend), context.settings.seed);
   for (const Row& row : rows(m, context))
     html += fmt::format(
         "<tr><td>{}{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"n\">{}<td class=\"w\">{}{}\n",
@@ -309,14 +288,14 @@ void write_report_page(const PaperMeasures& m, const ReportContext& context, con
   for (size_t c = 0; c < m.clips.size(); ++c) {
     Eigen::Index most = 0;
     m.named_as.row(static_cast<Eigen::Index>(c)).maxCoeff(&most);
-    html += fmt::format("<tr><td>{}<td class=\"n\">{:.0f} %<td class=\"n\">{:.0f} %<td>{}\n", escaped(m.clips[c]),
+    html += fmt::format("<tr><td>{}<td class=\"n\">{:.0f} %<td class=\"n\">{:.0f} %<td>{}\n", escape_markup(m.clips[c]),
                         100 * m.named_right[c], 100 * m.clip_stays_up[c],
-                        escaped(m.class_names[static_cast<size_t>(most)]));
+                        escape_markup(m.class_names[static_cast<size_t>(most)]));
   }
   html += "</table>\n";
   for (const auto& group : m.near_duplicates)
     html += fmt::format("<p>Near duplicates, counted as one: {}.</p>\n",
-                        escaped(fmt::format("{}", fmt::join(group, ", "))));
+                        escape_markup(fmt::format("{}", fmt::join(group, ", "))));
   write_file_atomic(path, html + "</html>\n");
 }
 

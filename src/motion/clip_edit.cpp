@@ -110,4 +110,36 @@ Clip resample(const Character& character, const Clip& clip, float fps) {
   return out;
 }
 
+Clip bend(const Character& character, const Clip& clip, float rate) {
+  if (!(std::abs(rate) <= 4.0f)) fail("clip `{}`: bend {} rad/s; -4 to 4 are accepted", clip.name, rate);
+  const size_t bodies = character.bodies.size();
+  const auto pos_of = [](const std::vector<float>& v, int f) {
+    return ConstVec3Map(v.data() + 3 * static_cast<size_t>(f));
+  };
+  constexpr float kGravity = 9.81f, kStep = 0.5f;  // m/s², s
+  const int half = std::max(1, static_cast<int>(0.5f * kStep * clip.fps));
+  Clip out = clip;
+  Vec3 at = pos_of(clip.root_pos, 0);
+  for (int f = 0; f < clip.num_frames; ++f) {
+    const float time = static_cast<float>(f) / clip.fps;
+    if (f > 0) {
+      const Quat turn = quat_about_z(rate * (time - 0.5f / clip.fps));
+      at += turn * Vec3(pos_of(clip.root_pos, f) - pos_of(clip.root_pos, f - 1));
+    }
+    const int before = std::max(0, f - half), after = std::min(clip.num_frames - 1, f + half);
+    const Vec3 way = pos_of(clip.root_pos, after) - pos_of(clip.root_pos, before);
+    const float speed = way.head<2>().norm() * clip.fps / static_cast<float>(std::max(after - before, 1));
+    const Vec3 forward = quat_about_z(rate * time) * Vec3(way.x(), way.y(), 0.0f);
+    const Quat lean = speed > 0.05f ? Quat(Eigen::AngleAxisf(-std::atan(speed * rate / kGravity), forward.normalized()))
+                                    : Quat::Identity();
+    const size_t row = 3 * static_cast<size_t>(f), root = 4 * static_cast<size_t>(f) * bodies;
+    const Vec3 below(at.x(), at.y(), 0.0f);
+    Vec3Map(out.root_pos.data() + row) = below + lean * Vec3(0.0f, 0.0f, at.z());
+    QuatMap(out.body_rot.data() + root) =
+        lean * (quat_about_z(rate * time) * Quat(ConstQuatMap(clip.body_rot.data() + root)));
+  }
+  compute_velocities(character, out);
+  return out;
+}
+
 }  // namespace calm

@@ -1,4 +1,5 @@
-// Clips from clips: a part of one, its mirror image, another frame rate. Pure functions; the input stays as it is.
+// Clips from clips: a part of one, its mirror image, another frame rate, a bent path. Pure functions; the input stays
+// as it is.
 #pragma once
 
 #include "motion/clip.h"
@@ -16,5 +17,11 @@ Clip mirror(const Character& character, const Clip& clip);
 // The same motion at `fps`: positions linear, rotations by slerp, velocities computed anew. The last frame lies at the
 // last whole interval within the clip.
 Clip resample(const Character& character, const Clip& clip, float fps);
+
+// The same motion along a path that turns by `rate` more, rad/s, to the left where positive; the whole body leans into
+// the bend as a runner does, by atan(speed rate / g) about where its weight stands, the speed smoothed over a step.
+// Velocities are computed anew. For rates up to that of a tight turn: feet are not planted anew, so that a foot which
+// stands turns with the path.
+Clip bend(const Character& character, const Clip& clip, float rate);
 
 }  // namespace calm

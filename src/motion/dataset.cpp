@@ -60,7 +60,7 @@ class MapReader {
 
   // Whether the key is there; its value goes to `value`.
   template <class T>
-  bool read(const char* key, T& value) {
+  bool read(const char* key, T& value, bool may_be_negative = false) {
     const YAML::Node child = get(key);
     if (!child.IsDefined() || child.IsNull()) return false;
     try {
@@ -69,7 +69,8 @@ class MapReader {
       fail("{}: `{}` cannot be `{}`", where(child), key, child.IsScalar() ? child.Scalar() : "this structure");
     }
     if constexpr (std::is_same_v<T, float>)
-      if (!std::isfinite(value) || value < 0.0f) fail("{}: `{}` must be a number of at least 0", where(child), key);
+      if (!std::isfinite(value) || (value < 0.0f && !may_be_negative))
+        fail("{}: `{}` must be a number{}", where(child), key, may_be_negative ? "" : " of at least 0");
     return true;
   }
 
@@ -104,6 +105,7 @@ DatasetEntry read_entry(const YAML::Node& node, const fs::path& list, const fs::
   reader.read("start", entry.start);
   reader.read("end", entry.end);
   reader.read("mirror", entry.mirror);
+  reader.read("bend", entry.bend, true);
   if (float fps = 0.0f; reader.read("fps", fps)) entry.fps = fps;
   reader.finish();
   if (entry.end > 0.0f && entry.end <= entry.start)
@@ -194,6 +196,7 @@ std::vector<Clip> load_dataset_clips(const Character& character, const Dataset& 
       if (entry.start > 0.0f || entry.end > 0.0f) clip = cut(clip, entry.start, entry.end);
       if (entry.fps) clip = resample(character, clip, *entry.fps);
       if (entry.mirror) clip = mirror(character, clip);
+      if (entry.bend != 0.0f) clip = bend(character, clip, entry.bend);
       clip.weight = entry.weight;
       clip.tags.insert(clip.tags.end(), entry.tags.begin(), entry.tags.end());
       clips.push_back(std::move(clip));

@@ -11,6 +11,7 @@
 //       start: 0.5                   # s; the part of the clip that is taken
 //       end: 3.0
 //       mirror: true                 # left and right changed over; the default name then ends in _mirrored
+//       bend: -0.5                   # rad/s that the path turns more, to the left; the character leans into it
 //       fps: 30                      # resampled; default: as the importer gives it
 //
 // Paths are relative to the list (files: to `root`). ${NAME} stands for an environment variable,
@@ -34,6 +35,7 @@ struct DatasetEntry {
   std::vector<std::string> tags;
   float start = 0.0f, end = 0.0f;  // s; an end of 0 is the clip's
   bool mirror = false;
+  float bend = 0.0f;  // rad/s
   std::optional<float> fps;
   int line = 0;  // in the list
 };

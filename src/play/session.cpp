@@ -1,9 +1,6 @@
 #include "play/session.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include "base/error.h"
-#include "base/settings.h"
 #include "features/features.h"
 #include "sim/fall.h"
 
@@ -14,23 +11,6 @@ namespace {
 constexpr int kStepsBeforeFall = 2;  // contacts settle first
 
 }  // namespace
-
-PhysicsSettings physics_of_policy(const Policy& policy) {
-  PhysicsSettings physics;
-  YAML::Node root;
-  try {
-    root = YAML::Load(policy.settings);
-  } catch (const YAML::Exception& e) {
-    fail("policy for {}: its settings are not YAML: {}", policy.character_name, e.what());
-  }
-  if (!root.IsMap()) return physics;
-  // the training's settings hold a block `physics`, at the top or inside the environment's block
-  YAML::Node block = root["physics"];
-  for (auto it = root.begin(); !block && it != root.end(); ++it)
-    if (it->second.IsMap() && it->second["physics"]) block.reset(it->second["physics"]);
-  if (block) read_settings(physics, block, "policy settings: physics");
-  return physics;
-}
 
 Session::Session(const Character& character, const Policy& policy, const SessionSettings& settings, ThreadPool& pool)
     : character_(character),

@@ -12,6 +12,7 @@
 
 #include "base/rng.h"
 #include "base/threads.h"
+#include "env/actors.h"
 #include "runtime/policy.h"
 #include "sim/simulator.h"
 
@@ -27,9 +28,6 @@ struct SessionSettings {
   float auto_reset_after = 4.0f;  // s it may lie before that
   float risen_share = 0.75f;      // of the standing root height: higher than this, a fallen character has got up
 };
-
-// The physics that the policy's own settings name, the defaults if they name none.
-PhysicsSettings physics_of_policy(const Policy& policy);
 
 // What a session has seen so far. Resets do not clear it.
 struct SessionStatistics {

@@ -33,8 +33,7 @@ Mlp read_mlp(const SafeTensors& file, const std::string& prefix, const std::stri
     if (weight.shape.size() != 2 || bias.shape.size() != 1 || bias.shape[0] != weight.shape[0] ||
         (i > 0 && weight.shape[1] != mlp.output_size()))
       fail("{}: layer `{}` does not fit its neighbours", where, name);
-    mlp.layers.push_back({Eigen::Map<const Eigen::Matrix<float, -1, -1, Eigen::RowMajor>>(
-                              weight.data.data(), weight.shape[0], weight.shape[1]),
+    mlp.layers.push_back({ConstRowMatrixMap(weight.data.data(), weight.shape[0], weight.shape[1]),
                           Eigen::Map<const Eigen::VectorXf>(bias.data.data(), bias.shape[0])});
   }
   if (mlp.layers.empty()) fail("{}: no layers named `{}.0.weight`; is it a CALM policy?", where, prefix);
@@ -50,10 +49,34 @@ Eigen::VectorXf Mlp::operator()(const Eigen::VectorXf& input) const {
   return x;
 }
 
+RowMatrix Mlp::operator()(const RowMatrix& inputs) const {
+  RowMatrix x = inputs;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    RowMatrix y(x.rows(), layers[i].weight.rows());
+    y.noalias() = x * layers[i].weight.transpose();
+    y.rowwise() += layers[i].bias.transpose();
+    if (i + 1 < layers.size()) y = y.cwiseMax(0.0f);
+    x = std::move(y);
+  }
+  return x;
+}
+
 Eigen::VectorXf Policy::act(const Eigen::VectorXf& obs, const Eigen::VectorXf& z) const {
   Eigen::VectorXf input(actor.input_size());
   input.head(obs.size()) = ((obs - obs_mean).array() * obs_inv_std.array()).cwiseMax(-5.0f).cwiseMin(5.0f);
   input.tail(style.output_size()) = style(z).array().tanh();
+  return actor(input).cwiseMax(-1.0f).cwiseMin(1.0f);
+}
+
+RowMatrix Policy::embed(const RowMatrix& z) const { return style(z).array().tanh(); }
+
+RowMatrix Policy::act(const ConstRowMatrixMap& obs, const RowMatrix& styles) const {
+  RowMatrix input(obs.rows(), actor.input_size());
+  input.leftCols(obs.cols()) =
+      ((obs.rowwise() - obs_mean.transpose()).array().rowwise() * obs_inv_std.transpose().array())
+          .cwiseMax(-5.0f)
+          .cwiseMin(5.0f);
+  input.rightCols(styles.cols()) = styles;
   return actor(input).cwiseMax(-1.0f).cwiseMin(1.0f);
 }
 

@@ -12,10 +12,14 @@
 
 namespace calm {
 
+// A row for each character, or each unit of a layer.
+using RowMatrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using ConstRowMatrixMap = Eigen::Map<const RowMatrix>;
+
 // Fully connected layers with ReLU between them. Weights row-major (out x in).
 struct Mlp {
   struct Layer {
-    Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> weight;
+    RowMatrix weight;
     Eigen::VectorXf bias;
   };
   std::vector<Layer> layers;
@@ -23,6 +27,7 @@ struct Mlp {
   int input_size() const { return layers.empty() ? 0 : static_cast<int>(layers.front().weight.cols()); }
   int output_size() const { return layers.empty() ? 0 : static_cast<int>(layers.back().weight.rows()); }
   Eigen::VectorXf operator()(const Eigen::VectorXf& input) const;
+  RowMatrix operator()(const RowMatrix& inputs) const;  // (n x inputs) -> (n x outputs)
 };
 
 // The layers `prefix`.0, `prefix`.1, ... of a file that `where` names. Throws Error if there are none or they do not
@@ -49,6 +54,10 @@ struct Policy {
 
   // Mean action, clamped to [-1, 1]; obs: (observation_size), z: unit (latent_size).
   Eigen::VectorXf act(const Eigen::VectorXf& obs, const Eigen::VectorXf& z) const;
+  // The same for many characters; a style, which embed() makes of a latent, serves until the latent changes.
+  RowMatrix embed(const RowMatrix& z) const;  // (n x latent_size) -> (n x style)
+  RowMatrix act(const ConstRowMatrixMap& obs,
+                const RowMatrix& styles) const;     // (n x observation_size) -> (n x actions)
   int latent_index(const std::string& clip) const;  // -1 if there is none
 };
 

@@ -62,6 +62,7 @@ int main(int argc, char** argv) {
   calm::add_eval_command(app);
   calm::add_latent_command(app);
 #endif
+  calm::add_fsm_command(app);
   calm::add_bench_command(app);
   calm::add_verify_command(app);
 #ifdef CALM_WITH_PLAY

@@ -485,6 +485,6 @@ void add_motion_command(CLI::App& app) {
   add_character(generate);
   generate->add_option("--out", options->out, "Library file to write (.calmlib)")->required();
   generate->callback([options] { run_generate(*options); });
-}  // namespace calm
+}
 
 }  // namespace calm

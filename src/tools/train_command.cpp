@@ -1,12 +1,15 @@
 #include <memory>
+#include <optional>
 
 #include "base/error.h"
 #include "base/file.h"
 #include "base/settings.h"
+#include "learn/high_level_trainer.h"
 #include "learn/low_level_trainer.h"
 #include "motion/library.h"
 #include "tools/commands.h"
 #include "tools/paths.h"
+#include "tools/policy_files.h"
 
 namespace calm {
 
@@ -72,6 +75,59 @@ void train(const TrainOptions& options, bool config_given) {
   train_low_level(settings, character, library, out, options.resume, options.minutes, from);
 }
 
+struct HighLevelOptions {
+  std::string config = "configs/high_level/small.yaml";
+  std::string task = "directed", policy = "assets/policies/human";
+  std::string motions, out, character;
+  std::vector<std::string> styles;
+  bool resume = false;
+  double minutes = 0.0, samples = 0.0;
+  int threads = -1, seed = -1;
+};
+
+void train_directing(const HighLevelOptions& options, bool config_given) {
+  const std::filesystem::path out = options.out;
+  const bool from_run = options.resume && !config_given;
+  auto settings = load_settings<HighLevelSettings>(from_run ? out / "settings.yaml" : own_or_given(options.config));
+  if (options.samples > 0.0) settings.samples = options.samples;
+  if (options.threads >= 0) settings.threads = options.threads;
+  if (options.seed >= 0) settings.seed = options.seed;
+  if (!options.styles.empty()) settings.styles = options.styles;
+  validate(settings);
+  const Task& task = find_task(options.task);
+  const PolicyFiles files = open_policy(own_or_given(options.policy), options.character);
+  const std::string motions = find_policy_motions(files, options.motions);
+  const MotionLibrary library(files.character, load_motions(files.character, motions));
+  std::optional<MotionEncoder> encoder;
+  if (std::filesystem::exists(files.path.parent_path() / "encoder.safetensors"))
+    encoder = load_encoder(files.path, files.policy);
+  train_high_level(settings, task, files.policy, encoder ? &*encoder : nullptr, files.character, library,
+                   physics_of_policy(files.policy), out, options.resume, options.minutes);
+}
+
+void add_train_high_level(CLI::App& train_app) {
+  auto* high = train_app.add_subcommand("high-level", "stage 2: a controller that directs a trained low-level policy");
+  const auto options = std::make_shared<HighLevelOptions>();
+  std::string tasks;
+  for (const Task& task : all_tasks())
+    tasks += fmt::format("{}{}: {}", tasks.empty() ? "" : "; ", task.name, task.asks);
+  high->add_option("--task", options->task, tasks)->capture_default_str();
+  high->add_option("--policy", options->policy, "the low-level policy: run folder, policy folder or policy.safetensors")
+      ->capture_default_str();
+  auto* config = high->add_option("--config", options->config, "settings, YAML")->capture_default_str();
+  high->add_option("--motions", options->motions, "the policy's clips; those beside it by default");
+  high->add_option("--styles", options->styles, "clips to move like, for tasks with styles; all that move by default")
+      ->delimiter(',');
+  high->add_option("--out", options->out, "run folder")->required();
+  high->add_option("--character", options->character, "MJCF file; the policy's by default");
+  high->add_flag("--resume", options->resume, "go on from the run folder's checkpoint");
+  high->add_option("--minutes", options->minutes, "end after so many minutes (0: when all samples are made)");
+  high->add_option("--samples", options->samples, "decisions in all, instead of the settings'");
+  high->add_option("--threads", options->threads, "threads (0: all cores; 1: bitwise repeatable)");
+  high->add_option("--seed", options->seed, "random seed, instead of the settings'");
+  high->callback([options, config] { train_directing(*options, config->count() > 0); });
+}
+
 }  // namespace
 
 void add_train_command(CLI::App& app) {
@@ -92,6 +148,7 @@ void add_train_command(CLI::App& app) {
   low->add_option("--samples", options->samples, "control steps in all, instead of the settings'");
   low->add_option("--threads", options->threads, "threads (0: all cores; 1: bitwise repeatable)");
   low->add_option("--seed", options->seed, "random seed, instead of the settings'");
+  add_train_high_level(*train_app);
   low->callback([options, config] { train(*options, config->count() > 0); });
 }
 

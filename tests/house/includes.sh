@@ -10,11 +10,12 @@ declare -A may_include=(
   [draw]='base character'
   [motion]='base character features'
   [sim]='base character'
-  [env]='base character draw motion sim features'
-  [learn]='base character draw motion sim features env runtime'
+  [env]='base character motion sim features runtime'
+  [direct]='base character motion sim features env runtime'
+  [learn]='base character draw motion sim features env runtime direct'
   [runtime]='base character features'
-  [play]='base character motion sim features runtime'
-  [tools]='base character features draw motion sim env learn runtime play'
+  [play]='base character motion sim features runtime env direct'
+  [tools]='base character features draw motion sim env direct learn runtime play'
 )
 
 # Prints a line for each include that runs the wrong way; fails if there is one, or if there is nothing to look at.
