@@ -17,7 +17,11 @@ Eigen::VectorXf arc(const Eigen::VectorXf& a, const Eigen::VectorXf& b, float t)
 }  // namespace
 
 Director::Director(Actors& actors, const HighLevelPolicy& high, const DirectorSettings& settings)
-    : actors_(actors), high_(high), settings_(settings), speeds_(actors.policy().latents.size(), 1.0f), doing_(actors.size()) {
+    : actors_(actors),
+      high_(high),
+      settings_(settings),
+      speeds_(actors.policy().latents.size(), 1.0f),
+      doing_(actors.size()) {
   if (high.task != "directed")
     fail("director: the high-level policy was trained for the task `{}`; directing needs `directed`", high.task);
   for (size_t i = 0; i < high.styles.size(); ++i)

@@ -106,7 +106,8 @@ Tick tick(const Machine& machine, const MachinePlace& place, const Senses& sense
   } else {
     const MachineState& state = machine.states[place.state];
     for (const Transition& transition : state.transitions) {
-      if (!std::ranges::all_of(transition.when, [&](const auto& c) { return holds(c, state, place, senses); })) continue;
+      if (!std::ranges::all_of(transition.when, [&](const auto& c) { return holds(c, state, place, senses); }))
+        continue;
       out.place = {transition.to, senses.time, false, -1.0f};
       out.why = transition.text;
       break;

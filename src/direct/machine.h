@@ -1,8 +1,8 @@
 // State machines that direct a character without any training: states that move it in a style, turn it or let it act
 // out a clip, and transitions on named conditions. docs/state_machines.md tells how to write one.
 //
-// A machine is plain data, checked when it is read (machine_file.h); nested machines are unfolded then. tick() is a pure
-// function: from where a machine is and what its character senses, to where it is next and what is commanded.
+// A machine is plain data, checked when it is read (machine_file.h); nested machines are unfolded then. tick() is a
+// pure function: from where a machine is and what its character senses, to where it is next and what is commanded.
 #pragma once
 
 #include <string>
@@ -28,7 +28,18 @@ struct Senses {
 };
 
 struct Condition {
-  enum class What { kDistance, kAngle, kTime, kSpeed, kClipFinished, kTargetDown, kTargetLeans, kUpright, kEvent, kAlways };
+  enum class What {
+    kDistance,
+    kAngle,
+    kTime,
+    kSpeed,
+    kClipFinished,
+    kTargetDown,
+    kTargetLeans,
+    kUpright,
+    kEvent,
+    kAlways
+  };
   What what = What::kAlways;
   bool greater = false;  // of the first four: greater than the value, else less
   float value = 0.0f;    // m, rad, s, m/s
@@ -72,8 +83,8 @@ struct Machine {
 
 struct MachinePlace {
   int state = 0;
-  float since = 0.0f;        // time at which it was entered, s
-  bool getting_up = false;   // after a fall; then the state is entered anew
+  float since = 0.0f;           // time at which it was entered, s
+  bool getting_up = false;      // after a fall; then the state is entered anew
   float upright_since = -1.0f;  // s; while getting up
   bool operator==(const MachinePlace&) const = default;
 };

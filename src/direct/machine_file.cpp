@@ -76,8 +76,9 @@ class Loader {
   int clip_of(const fs::path& path, const YAML::Node& node) {
     const int index = policy_.latent_index(text_of(node));
     if (index < 0)
-      mistake(path, line(node), "the policy knows no clip `{}`; did you mean `{}`? (`calm latent near POLICY` lists them)",
-              text_of(node), nearest_name(text_of(node), clips_));
+      mistake(path, line(node),
+              "the policy knows no clip `{}`; did you mean `{}`? (`calm latent near POLICY` lists them)", text_of(node),
+              nearest_name(text_of(node), clips_));
     return std::max(index, 0);
   }
 
@@ -96,7 +97,8 @@ class Loader {
     check_keys(path, node, {"machine", "start", "get_up", "states"});
     const YAML::Node states = node["states"];
     if (!states.IsDefined() || !states.IsMap() || states.size() == 0) {
-      mistake(path, line(node), "has no `states:`; name at least one, as `states: {{stand: {{act: stand, final: true}}}}`");
+      mistake(path, line(node),
+              "has no `states:`; name at least one, as `states: {{stand: {{act: stand, final: true}}}}`");
       open_.erase(canonical);
       return part;
     }
@@ -128,8 +130,10 @@ class Loader {
                   Machine& machine, Part& part) {
     const std::string name = text_of(key);
     if (!node.IsMap()) {
-      mistake(path, line(key), "state `{}` must say what to do: `act: CLIP`, `move: {{style: CLIP, toward: target}}`, "
-              "`turn: {{left: CLIP, right: CLIP}}` or `machine: FILE`", name);
+      mistake(path, line(key),
+              "state `{}` must say what to do: `act: CLIP`, `move: {{style: CLIP, toward: target}}`, "
+              "`turn: {{left: CLIP, right: CLIP}}` or `machine: FILE`",
+              name);
       return;
     }
     check_keys(path, node, {"act", "move", "turn", "machine", "until", "final"});
@@ -147,8 +151,10 @@ class Loader {
     else if (final && leaves)
       mistake(path, line(until), "state `{}` is final and has `until`; take one of them out", name);
     else if (!final && !leaves)
-      mistake(path, line(key), "state `{}` has no way out; add `until: [{{when: clip finished, go: STATE}}]`, or "
-              "`final: true` if it is to stay there", name);
+      mistake(path, line(key),
+              "state `{}` has no way out; add `until: [{{when: clip finished, go: STATE}}]`, or "
+              "`final: true` if it is to stay there",
+              name);
 
     if (node["machine"].IsDefined()) {
       nest(path, key, node, prefix, machine, part);
@@ -216,7 +222,8 @@ class Loader {
     const YAML::Node toward = node["toward"], away = node["away"], direction = node["direction"], ahead = node["ahead"];
     const int count = toward.IsDefined() + away.IsDefined() + direction.IsDefined() + ahead.IsDefined();
     if (count != 1) {
-      mistake(path, line(node), "say one way to go: `toward: target`, `toward: [X, Y]` in m, `away: target`, "
+      mistake(path, line(node),
+              "say one way to go: `toward: target`, `toward: [X, Y]` in m, `away: target`, "
               "`direction: 90 deg` or `ahead: true`");
       return;
     }
@@ -255,7 +262,8 @@ class Loader {
 
   void read_turn(const fs::path& path, const YAML::Node& node, MachineState& state) {
     if (!node.IsMap() || !node["left"].IsDefined() || !node["right"].IsDefined()) {
-      mistake(path, line(node), "`turn` needs a clip for each side: `turn: {{left: CLIP, right: CLIP, toward: target}}`");
+      mistake(path, line(node),
+              "`turn` needs a clip for each side: `turn: {{left: CLIP, right: CLIP, toward: target}}`");
       return;
     }
     check_keys(path, node, {"left", "right", "toward", "away", "direction"});
@@ -317,14 +325,18 @@ class Loader {
     static const std::map<std::string, What> measured = {
         {"distance", What::kDistance}, {"angle", What::kAngle}, {"time", What::kTime}, {"speed", What::kSpeed}};
     static const std::map<std::string, What> plain = {
-        {"clip finished", What::kClipFinished}, {"target down", What::kTargetDown}, {"target leans", What::kTargetLeans},
-        {"upright", What::kUpright},            {"machine finished", What::kAlways}, {"always", What::kAlways}};
+        {"clip finished", What::kClipFinished}, {"target down", What::kTargetDown},
+        {"target leans", What::kTargetLeans},   {"upright", What::kUpright},
+        {"machine finished", What::kAlways},    {"always", What::kAlways}};
     Condition condition;
     if (const auto it = measured.find(first); it != measured.end()) {
       condition.what = it->second;
       if (second != "<" && second != ">") {
         mistake(path, at, "`{}`: compare with < or >, as `{} < {}`", text, first,
-                first == "distance" ? "0.9 m" : first == "angle" ? "20 deg" : first == "time" ? "2 s" : "0.5 m/s");
+                first == "distance" ? "0.9 m"
+                : first == "angle"  ? "20 deg"
+                : first == "time"   ? "2 s"
+                                    : "0.5 m/s");
         return;
       }
       condition.greater = second == ">";
@@ -338,7 +350,8 @@ class Loader {
       const std::string both = second.empty() ? first : first + " " + second;
       const auto found = plain.find(both);
       if (found == plain.end()) {
-        std::vector<std::string> names = {"distance < 0.9 m", "angle < 20 deg", "time > 2 s", "speed < 0.5 m/s", "event NAME"};
+        std::vector<std::string> names = {"distance < 0.9 m", "angle < 20 deg", "time > 2 s", "speed < 0.5 m/s",
+                                          "event NAME"};
         for (const auto& [name, what] : plain) names.push_back(name);
         mistake(path, at, "unknown condition `{}`; did you mean `{}`?", text, nearest_name(text, names));
         return;
@@ -383,7 +396,7 @@ class Loader {
   const Policy& policy_;
   std::vector<std::string>& mistakes_;
   std::vector<std::string> clips_;
-  std::set<std::string> open_;       // files being read, against circles
+  std::set<std::string> open_;        // files being read, against circles
   std::map<std::string, int> entry_;  // where a name leads to; a nested machine's to its start
   std::vector<Pending> outer_, pending_;
 };
@@ -418,15 +431,17 @@ std::string to_dot(const Machine& machine, const Policy& policy, int current) {
     }
     return out + "\"";
   };
-  std::string out = fmt::format("digraph {} {{\n  rankdir=LR; node [shape=box, style=rounded, fontname=Helvetica]; "
-                                "edge [fontname=Helvetica, fontsize=10];\n  begin [shape=point];\n",
-                                quoted(machine.name));
+  std::string out = fmt::format(
+      "digraph {} {{\n  rankdir=LR; node [shape=box, style=rounded, fontname=Helvetica]; "
+      "edge [fontname=Helvetica, fontsize=10];\n  begin [shape=point];\n",
+      quoted(machine.name));
   for (size_t i = 0; i < machine.states.size(); ++i) {
     const MachineState& s = machine.states[i];
     const std::string& clip = policy.latents[s.clip].name;
-    const std::string does = s.kind == MachineState::Kind::kAct    ? "acts " + clip
-                             : s.kind == MachineState::Kind::kMove ? "moves like " + clip
-                                                                   : "turns: " + clip + " or " + policy.latents[s.clip_right].name;
+    const std::string does = s.kind == MachineState::Kind::kAct ? "acts " + clip
+                             : s.kind == MachineState::Kind::kMove
+                                 ? "moves like " + clip
+                                 : "turns: " + clip + " or " + policy.latents[s.clip_right].name;
     out += fmt::format("  s{} [label={}{}{}];\n", i, quoted(s.name + "\n" + does), s.final ? ", peripheries=2" : "",
                        static_cast<int>(i) == current ? ", penwidth=3" : "");
   }

@@ -26,9 +26,9 @@ struct TaskTarget {
 
 // A way to move: a clip that the low-level policy knows.
 struct Style {
-  int clip = 0;         // of policy.latents
-  std::string name;     // of the clip
-  float speed = 1.0f;   // of the clip's root along the floor, m/s
+  int clip = 0;        // of policy.latents
+  std::string name;    // of the clip
+  float speed = 1.0f;  // of the clip's root along the floor, m/s
 };
 
 // What tasks know of the world beside the state.
@@ -41,18 +41,18 @@ struct TaskWorld {
 
 // State of one environment after a step.
 struct TaskView {
-  RootMotion root;            // prev_pos: `root.dt` ago
+  RootMotion root;  // prev_pos: `root.dt` ago
   CharacterStateView body;
-  RootState prop;             // of the task's prop, if it has one
-  Vec3 prop_force = Vec3::Zero();    // N, on the prop
+  RootState prop;                        // of the task's prop, if it has one
+  Vec3 prop_force = Vec3::Zero();        // N, on the prop
   const float* contact_force = nullptr;  // (bodies x 3) N
 };
 
 struct Task {
-  std::string name;      // as on the command line
-  std::string asks;      // for --help
+  std::string name;  // as on the command line
+  std::string asks;  // for --help
   int goal_size = 0;
-  bool styled = false;   // moves in a requested style, whose latent is observed and rewarded
+  bool styled = false;  // moves in a requested style, whose latent is observed and rewarded
   std::vector<Prop> props;
   int redraw_min = 0, redraw_max = 0;  // control steps until the target is drawn anew; 0: never in an episode
 

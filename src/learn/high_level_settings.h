@@ -40,12 +40,12 @@ struct HighLevelSettings {
   int seed = 1;
   int threads = 0;  // 0: all cores
   int num_envs = 4096;
-  int horizon = 32;       // decisions a rollout
-  double samples = 1e8;   // decisions in all
+  int horizon = 32;      // decisions a rollout
+  double samples = 1e8;  // decisions in all
   double checkpoint_minutes = 10.0;
   // Clips to move like; none: every clip whose root moves at least at min_speed along the floor.
   std::vector<std::string> styles;
-  float min_speed = 0.3f;         // m/s
+  float min_speed = 0.3f;          // m/s
   std::string base_clip = "walk";  // whose latent a task without styles departs from
   TaskSettings env;
   HighLevelNetworkSettings network;

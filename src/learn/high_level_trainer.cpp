@@ -159,8 +159,7 @@ HighLevelTrainer::Impl::Impl(const HighLevelSettings& s, const Task& t, const Po
     base = Eigen::VectorXf::Unit(policy.latent_size, 0);
   } else {
     const int index = policy.latent_index(s.base_clip);
-    if (index < 0)
-      fail("settings: base_clip: the policy knows no clip `{}`; name one of its clips", s.base_clip);
+    if (index < 0) fail("settings: base_clip: the policy knows no clip `{}`; name one of its clips", s.base_clip);
     base = policy.latents[index].z;
   }
   actors = std::make_unique<Actors>(policy, c, physics, s.backend, s.num_envs, pool, task.props);
@@ -222,8 +221,8 @@ HighLevelTrainer::Impl::Rollout HighLevelTrainer::Impl::rollout() {
     for (int64_t e = 0; e < N; ++e) {
       const auto i = static_cast<size_t>(e);
       const float task_reward = env->task_reward()[i], style_reward = env->style_reward()[i];
-      out.rewards.data_ptr<float>()[t * N + e] =
-          settings.reward.task_weight * task_reward + (task.styled ? settings.reward.style_weight * style_reward : 0.0f);
+      out.rewards.data_ptr<float>()[t * N + e] = settings.reward.task_weight * task_reward +
+                                                 (task.styled ? settings.reward.style_weight * style_reward : 0.0f);
       out.falls.data_ptr<float>()[t * N + e] = env->fell()[i];
       out.dones.data_ptr<float>()[t * N + e] = env->fell()[i] || env->out_of_time()[i];
       task_sum += task_reward, style_sum += style_reward, successes += env->success()[i];
@@ -251,7 +250,8 @@ void HighLevelTrainer::Impl::returns(Rollout& data) {
   advantages = advantages.reshape({-1});
   data.returns = returns.reshape({-1});
   data.advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-5f);
-  if (const float clip = settings.update.advantage_clip; clip > 0.0f) data.advantages = data.advantages.clamp(-clip, clip);
+  if (const float clip = settings.update.advantage_clip; clip > 0.0f)
+    data.advantages = data.advantages.clamp(-clip, clip);
   stats["reward"] = data.rewards.mean().item<double>();
   stats["value_explained"] =
       1.0 - (data.returns - values).square().mean().item<double>() / std::max(data.returns.var().item<double>(), 1e-8);
@@ -277,8 +277,7 @@ void HighLevelTrainer::Impl::update(const Rollout& data) {
       const auto neglogp = neg_log_prob(data.actions.index_select(0, index), mean, settings.network.log_sigma);
       const auto actor_loss = ppo_actor_loss(data.neglogp.index_select(0, index), neglogp,
                                              data.advantages.index_select(0, index), mask, u.clip);
-      const auto value_loss =
-          (critic->forward(inputs).squeeze(1) - targets.index_select(0, index)).square().mean();
+      const auto value_loss = (critic->forward(inputs).squeeze(1) - targets.index_select(0, index)).square().mean();
       const auto bounds = bound_loss(mean).mean();
       (actor_loss + u.value_weight * value_loss + u.bound_weight * bounds).backward();
       clip_gradients(*optimiser, u.max_gradient_norm);
@@ -303,8 +302,8 @@ void HighLevelTrainer::Impl::update(const Rollout& data) {
 HighLevelTrainer::HighLevelTrainer(const HighLevelSettings& settings, const Task& task, const Policy& policy,
                                    const MotionEncoder* encoder, const Character& character,
                                    const MotionLibrary& library, const PhysicsSettings& physics)
-    : impl_((validate(settings),
-             std::make_unique<Impl>(settings, task, policy, encoder, character, library, physics))) {}
+    : impl_(
+          (validate(settings), std::make_unique<Impl>(settings, task, policy, encoder, character, library, physics))) {}
 HighLevelTrainer::~HighLevelTrainer() = default;
 
 double HighLevelTrainer::samples() const { return impl_->samples; }
@@ -366,12 +365,12 @@ std::string HighLevelTrainer::save() const {
   write_normaliser(archive, "input_norm", t.input_norm), write_normaliser(archive, "value_norm", t.value_norm);
   archive.write("env", bytes_to_tensor(t.env->save()));
   const auto stream = t.rng.state();
-  archive.write("rng", torch::tensor(std::vector<int64_t>{static_cast<int64_t>(stream.seed),
-                                                          static_cast<int64_t>(stream.stream),
-                                                          static_cast<int64_t>(stream.count)}));
-  archive.write("progress",
-                torch::tensor(std::vector<double>{static_cast<double>(t.iteration), t.samples, t.actor_rate},
-                              torch::kFloat64));
+  archive.write(
+      "rng", torch::tensor(std::vector<int64_t>{static_cast<int64_t>(stream.seed), static_cast<int64_t>(stream.stream),
+                                                static_cast<int64_t>(stream.count)}));
+  archive.write(
+      "progress",
+      torch::tensor(std::vector<double>{static_cast<double>(t.iteration), t.samples, t.actor_rate}, torch::kFloat64));
   archive.write("trained_for", bytes_to_tensor(fmt::format("{} {:016x}", t.task.name, policy_hash(t.policy))));
   std::ostringstream out;
   archive.save_to(out);
@@ -424,13 +423,16 @@ void train_high_level(const HighLevelSettings& settings, const Task& task, const
   run.resume = resume, run.minutes = minutes;
   run.charts = {{"Reward", "a decision", {{"reward", "total"}}},
                 {"Task and style", "in [0, 1]", {{"task_reward", "task"}, {"style_reward", "style"}}},
-                {"Success and falls", "share", {{"success", "decisions that succeed"}, {"falls_share", "episodes that end in a fall"}}},
+                {"Success and falls",
+                 "share",
+                 {{"success", "decisions that succeed"}, {"falls_share", "episodes that end in a fall"}}},
                 {"Value explained", "share of variance", {{"value_explained", "explained"}}},
                 {"KL divergence", "", {{"kl", "KL"}}},
                 {"Action size", "", {{"action_size", "|mean action|"}}}};
-  run.shown = {{"reward", "reward", 3},  {"task_reward", "task", 3}, {"style_reward", "style", 3},
+  run.shown = {{"reward", "reward", 3},   {"task_reward", "task", 3},  {"style_reward", "style", 3},
                {"success", "success", 2}, {"falls_share", "falls", 2}, {"kl", "kl", 3}};
-  run_training(trainer, run, [&stop] { return stop.requested(); }, [](auto&, double) {});
+  run_training(
+      trainer, run, [&stop] { return stop.requested(); }, [](auto&, double) {});
 }
 
 }  // namespace calm

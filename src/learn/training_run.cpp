@@ -61,8 +61,7 @@ Curve CurveTable::curve(const std::string& name, const std::string& label) const
 
 void check_run_folder(const std::filesystem::path& out, bool resume) {
   const bool begun = std::filesystem::exists(out / "checkpoint.pt");
-  if (resume && !begun)
-    fail("{}: nothing to resume, there is no checkpoint.pt; start without --resume", out.string());
+  if (resume && !begun) fail("{}: nothing to resume, there is no checkpoint.pt; start without --resume", out.string());
   if (!resume && begun)
     fail("{}: holds a run already; add --resume to go on with it, or give another --out", out.string());
 }

@@ -32,8 +32,8 @@ RowMatrix HighLevelPolicy::latents(const RowMatrix& inputs) const {
       ((inputs.rowwise() - input_mean.transpose()).array().rowwise() * input_inv_std.transpose().array())
           .cwiseMax(-5.0f)
           .cwiseMin(5.0f);
-  const RowMatrix bases = styled ? RowMatrix(inputs.rightCols(base.size()))
-                                 : RowMatrix(base.transpose().replicate(inputs.rows(), 1));
+  const RowMatrix bases =
+      styled ? RowMatrix(inputs.rightCols(base.size())) : RowMatrix(base.transpose().replicate(inputs.rows(), 1));
   return output.latents(actor(normalised), bases);
 }
 
@@ -43,7 +43,8 @@ uint64_t policy_hash(const Policy& policy) {
     for (size_t i = 0; i < bytes; ++i) hash = (hash ^ static_cast<const unsigned char*>(data)[i]) * 0x100000001b3ull;
   };
   for (const Mlp* mlp : {&policy.style, &policy.actor})
-    for (const auto& layer : mlp->layers) add(layer.weight.data(), sizeof(float) * static_cast<size_t>(layer.weight.size()));
+    for (const auto& layer : mlp->layers)
+      add(layer.weight.data(), sizeof(float) * static_cast<size_t>(layer.weight.size()));
   for (const auto& latent : policy.latents) add(latent.name.data(), latent.name.size());
   return hash;
 }
@@ -83,7 +84,8 @@ HighLevelPolicy parse_high_level_policy(const std::string& bytes, const std::str
     fail("{}: damaged metadata: {}", where, e.what());
   }
   if (out.low_level_hash != policy_hash(policy))
-    fail("{}: was trained for another low-level policy; use that one, or train it again (calm train high-level)", where);
+    fail("{}: was trained for another low-level policy; use that one, or train it again (calm train high-level)",
+         where);
   const auto small = [](float x) { return x > 0.0f && x < 20.0f; };
   if (out.goal_size < 0 || out.goal_size > 64 || out.decision_steps < 1 || out.decision_steps > 300 ||
       !small(out.output.reach) || !small(out.output.pull) || !small(out.output.gain))
@@ -92,7 +94,8 @@ HighLevelPolicy parse_high_level_policy(const std::string& bytes, const std::str
   out.actor = read_mlp(file, "actor", where);
   const auto vector_of = [&](const char* name) {
     const Tensor& tensor = file.at(name, where);
-    return Eigen::VectorXf(Eigen::Map<const Eigen::VectorXf>(tensor.data.data(), static_cast<Eigen::Index>(tensor.data.size())));
+    return Eigen::VectorXf(
+        Eigen::Map<const Eigen::VectorXf>(tensor.data.data(), static_cast<Eigen::Index>(tensor.data.size())));
   };
   out.input_mean = vector_of("input_norm.mean"), out.input_inv_std = vector_of("input_norm.inv_std");
   out.base = vector_of("base");

@@ -5,8 +5,8 @@
 // starts from acting it out. With a = clamp(actor(normalised input), -1, 1):
 //   latent: z = normalize(base + reach a), one number for each of the latent's
 //   clips:  z = normalize(e^pull base + sum over the policy's clips of e^(gain a_k) z_k), one number for each clip
-// A low-level policy acts out the clip whose latent is nearest, and hardly anything between two: the way from walking to
-// turning is not a small step from one latent but the choice of another. `clips` makes such choices easy to try.
+// A low-level policy acts out the clip whose latent is nearest, and hardly anything between two: the way from walking
+// to turning is not a small step from one latent but the choice of another. `clips` makes such choices easy to try.
 #pragma once
 
 #include "runtime/policy.h"
@@ -15,9 +15,9 @@ namespace calm {
 
 struct LatentOutput {
   bool of_clips = true;
-  float reach = 0.5f;             // latent
+  float reach = 0.5f;              // latent
   float pull = 3.5f, gain = 4.0f;  // clips
-  RowMatrix clips;                // (clips x latent_size) unit
+  RowMatrix clips;                 // (clips x latent_size) unit
 
   int size(int latent_size) const { return of_clips ? static_cast<int>(clips.rows()) : latent_size; }
   // actions: (n x size), clamped here; bases: (n x latent_size) unit. Unit rows.
@@ -28,15 +28,15 @@ RowMatrix clip_latents(const Policy& policy);
 
 struct HighLevelPolicy {
   std::string task;
-  std::string settings;           // the training's resolved settings, YAML
-  uint64_t low_level_hash = 0;    // of the low-level policy that it directs (policy_hash)
+  std::string settings;         // the training's resolved settings, YAML
+  uint64_t low_level_hash = 0;  // of the low-level policy that it directs (policy_hash)
   int goal_size = 0;
   bool styled = false;
-  int decision_steps = 5;         // control steps that a latent is held
+  int decision_steps = 5;  // control steps that a latent is held
   LatentOutput output;
-  Mlp actor;                      // normalised (observation, goal, style latent if styled) -> latent_size
+  Mlp actor;  // normalised (observation, goal, style latent if styled) -> latent_size
   Eigen::VectorXf input_mean, input_inv_std;
-  Eigen::VectorXf base;           // unit; unused if styled
+  Eigen::VectorXf base;             // unit; unused if styled
   std::vector<std::string> styles;  // clips it was trained with; others work as far as they are like these
   std::vector<float> speeds;        // of those clips, m/s
 

@@ -69,8 +69,8 @@ std::vector<Event> parse_events(const std::vector<std::string>& texts) {
 
 void run(const RunOptions& options) {
   const PolicyFiles files = open_policy(own_or_given(options.policy), options.character);
-  const HighLevelPolicy high =
-      load_high_level_policy(options.high.empty() ? files.path.parent_path() : own_or_given(options.high), files.policy);
+  const HighLevelPolicy high = load_high_level_policy(
+      options.high.empty() ? files.path.parent_path() : own_or_given(options.high), files.policy);
   const Machine machine = load_machine(own_or_given(options.machine), files.policy);
   const auto events = parse_events(options.events);
   const TargetKind kind = options.target == "pillar"  ? TargetKind::kPillar
@@ -133,14 +133,19 @@ void run(const RunOptions& options) {
   for (int i = 0; i < options.episodes; ++i) done += ended[i] >= 0, down += struck[i] >= 0, fell += falls[i] > 0;
   const double n = options.episodes;
   if (options.json) {
-    nlohmann::ordered_json out = {{"machine", machine.name},  {"episodes", options.episodes}, {"reached_the_end", done / n},
-                                  {"struck_down", down / n}, {"fell", fell / n},             {"transitions", log}};
+    nlohmann::ordered_json out = {{"machine", machine.name},
+                                  {"episodes", options.episodes},
+                                  {"reached_the_end", done / n},
+                                  {"struck_down", down / n},
+                                  {"fell", fell / n},
+                                  {"transitions", log}};
     fmt::print("{}\n", out.dump(2));
     return;
   }
   if (options.episodes > 1)
-    fmt::print("of {} characters {:.0f} % reached a final state, {:.0f} % struck the pillar down, {:.0f} % fell on the way\n",
-               options.episodes, 100 * done / n, 100 * down / n, 100 * fell / n);
+    fmt::print(
+        "of {} characters {:.0f} % reached a final state, {:.0f} % struck the pillar down, {:.0f} % fell on the way\n",
+        options.episodes, 100 * done / n, 100 * down / n, 100 * fell / n);
 }
 
 }  // namespace
@@ -163,7 +168,8 @@ void add_fsm_command(CLI::App& app) {
   const auto run_options = std::make_shared<RunOptions>();
   play->add_option("machine", run_options->machine, "YAML file")->required();
   play->add_option("--policy", run_options->policy, "low-level policy")->capture_default_str();
-  play->add_option("--high", run_options->high, "high-level policy of the task `directed`; beside the policy by default");
+  play->add_option("--high", run_options->high,
+                   "high-level policy of the task `directed`; beside the policy by default");
   play->add_option("--target", run_options->target, "what it goes for")
       ->check(CLI::IsMember({"pillar", "place", "none"}))
       ->capture_default_str();
