@@ -76,6 +76,31 @@ constexpr MeasureDefinition kDefinitions[] = {
      "half "
      "a second at the clip's nearest stretch",
      "ours", ""},
+    {"styled_heading.heading_cosine", "heading",
+     "cosine between the direction asked for, drawn anew every 5 s, and the root's movement over the last half second; "
+     "mean over episodes of 15 s, what follows a fall counts 0",
+     "Tessler et al. 2023, table of styled heading", "0.91 to 0.92"},
+    {"styled_heading.style_score", "style",
+     "max over windows of the requested clip of (cos(z, z of the window) + 1) / 2, mean over decisions",
+     "Tessler et al. 2023, table of styled heading", "0.81 to 1.00"},
+    {"styled_heading.speed_error", "speed error, m/s",
+     "mean absolute difference from the speed asked for, in the second half of each 5 s", "ours", ""},
+    {"state_machines.strike.strict", "strikes the pillar down",
+     "share of characters that approach a pillar 10 m away in a style and strike it down without a fall, within 10 s "
+     "and 1.2 times what the way takes at the style's speed",
+     "Tessler et al. 2023, table of state machines, with falls counted", "0.96 to 1.00"},
+    {"state_machines.strike.loose", "the same, falls allowed", "as the reference counts", "", "0.96 to 1.00"},
+    {"state_machines.location.strict", "reaches the place",
+     "share that is within 1 m of a random place within +-10 m and slower than 0.5 m/s for half a second, without a "
+     "fall, within the same time",
+     "Tessler et al. 2023, table of state machines, stricter", "0.96 to 1.00"},
+    {"state_machines.location.loose", "the same by the reference's rule",
+     "within 1 m with a squared displacement of a step over dt below 0.5; falls do not count", "", "0.96 to 1.00"},
+    {"transitions.success", "transitions between clips",
+     "share of ordered pairs of clips where, after 2 s of the one, the other is asked for and within 3 s nothing "
+     "falls, "
+     "and from 1 s on the motion is nearer to the new clip than to the old one (or they are near duplicates)",
+     "ours", ""},
 };
 
 // A measure's number as people read it, its interval and its episodes.
@@ -129,6 +154,23 @@ std::vector<Row> rows(const PaperMeasures& m, const ReportContext& context) {
   const double all = std::accumulate(m.body_distance.begin(), m.body_distance.end(), 0.0);
   number("body_distance", m.body_distance.empty() ? 0.0 : all / static_cast<double>(m.body_distance.size()),
          "mean of the bodies");
+  if (context.directed) {
+    for (const StyledHeading& h : context.directed->styled_heading) {
+      mean("styled_heading.heading_cosine", h.heading_cosine, h.style);
+      number("styled_heading.style_score", h.style_score, h.style);
+      number("styled_heading.speed_error", h.speed_error, fmt::format("{} at {:.2f} m/s", h.style, h.speed_asked));
+    }
+    const auto cells = [&](const std::string& key, const std::vector<MachineCell>& all) {
+      for (const MachineCell& cell : all) {
+        const std::string beside = fmt::format("{}, {}", cell.style, cell.act);
+        share((key + ".strict").c_str(), cell.strict, beside), share((key + ".loose").c_str(), cell.loose, beside);
+      }
+    };
+    cells("state_machines.strike", context.directed->strike);
+    cells("state_machines.location", context.directed->location);
+    share("transitions.success", context.directed->transitions,
+          fmt::format("{:.1f} % stay up", 100 * context.directed->transitions_stay_up.value));
+  }
   return out;
 }
 
@@ -178,6 +220,35 @@ nlohmann::ordered_json report_json(const PaperMeasures& m, const ReportContext& 
                           {"box", interval(m.box_recovery)},
                           {"interpolation_smoothness", interval(m.interpolation_smoothness)},
                           {"interpolation_stays_up", interval(m.interpolation_stays_up)}};
+  if (const auto& d = context.directed) {
+    out["styled_heading"] = Json::array();
+    for (const StyledHeading& h : d->styled_heading)
+      out["styled_heading"].push_back({{"style", h.style},
+                                       {"style_score", h.style_score},
+                                       {"heading_cosine", h.heading_cosine.value},
+                                       {"heading_cosine_95", interval(h.heading_cosine)},
+                                       {"speed_asked", h.speed_asked},
+                                       {"speed_error", h.speed_error},
+                                       {"stays_up", h.stays_up.value},
+                                       {"episodes", h.heading_cosine.count}});
+    const auto cells = [&interval](const std::vector<MachineCell>& all) {
+      Json list = Json::array();
+      for (const MachineCell& cell : all)
+        list.push_back({{"style", cell.style},
+                        {"act", cell.act},
+                        {"loose", cell.loose.value},
+                        {"strict", cell.strict.value},
+                        {"strict_95", interval(cell.strict)},
+                        {"episodes", cell.strict.count}});
+      return list;
+    };
+    out["state_machines"] = {{"strike", cells(d->strike)}, {"location", cells(d->location)}};
+    out["transitions"] = {{"success", d->transitions.value},
+                          {"success_95", interval(d->transitions)},
+                          {"stays_up", d->transitions_stay_up.value},
+                          {"pairs", d->transitions.count}};
+    for (const auto& [name, good] : d->worst_transitions) out["transitions"]["worst_into"][name] = good;
+  }
   out["paper"] = {{"fisher", 0.23}, {"inception", 19.8}, {"controllability_by_people", 0.78}};
   out["near_duplicates"] = m.near_duplicates;
   out["classes"] = m.classes;

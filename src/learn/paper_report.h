@@ -3,9 +3,11 @@
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "learn/directed_measures.h"
 #include "learn/paper_measures.h"
 
 namespace calm {
@@ -24,6 +26,7 @@ std::span<const MeasureDefinition> measure_definitions();
 struct ReportContext {
   std::string policy, backend;
   PaperMeasureSettings settings;
+  std::optional<DirectedMeasures> directed;  // where there is a high-level policy
 };
 
 // Keys: those of the definitions, `confidence_95`, `definitions`, `episodes`, `clips`, `near_duplicates`, ...

@@ -160,6 +160,8 @@ void evaluate(const EvalOptions& options) {
 struct PaperOptions {
   std::string policy, motions, character, backend = "simd", png, page;
   PaperMeasureSettings measures;
+  DirectedSettings directed;
+  std::string high;
   int threads = 0;
   bool json = false;
 };
@@ -172,9 +174,18 @@ void evaluate_paper(const PaperOptions& options) {
     if (!encoder && std::filesystem::exists(files.path.parent_path() / name))
       encoder = load_encoder(files.path.parent_path() / name, files.policy);
   ThreadPool pool(options.threads);
-  const PaperMeasures m = measure_as_the_paper(files.policy, encoder ? &*encoder : nullptr, files.character, library,
-                                               settings.physics, options.backend, options.measures, pool);
-  const ReportContext context{options.policy, options.backend, options.measures};
+  const MotionEncoder* encodes = encoder ? &*encoder : nullptr;
+  ReportContext context{options.policy, options.backend, options.measures, {}};
+  const std::filesystem::path high =
+      options.high.empty() ? files.path.parent_path() : std::filesystem::path(options.high);
+  if (!options.high.empty() || std::filesystem::exists(high / "high_level.safetensors")) {
+    DirectedSettings directed = options.directed;
+    directed.seed = options.measures.seed;
+    context.directed = measure_directing(files.policy, load_high_level_policy(high, files.policy), encodes,
+                                         files.character, library, settings.physics, options.backend, directed, pool);
+  }
+  const PaperMeasures m = measure_as_the_paper(files.policy, encodes, files.character, library, settings.physics,
+                                               options.backend, options.measures, pool);
   if (!options.png.empty()) draw_report(m, options.png);
   if (!options.page.empty()) write_report_page(m, context, options.page);
   if (options.json)
@@ -225,6 +236,16 @@ void add_eval_command(CLI::App& app) {
       ->capture_default_str();
   paper->add_option("--box-mass", m.box_mass, "kg")->check(CLI::Range(0.01, 1000.0))->capture_default_str();
   paper->add_option("--box-speed", m.box_speed, "m/s")->check(CLI::Range(0.1, 50.0))->capture_default_str();
+  DirectedSettings& d = measures->directed;
+  paper->add_option("--high", measures->high, "high-level policy of the task `directed`; beside the policy by default");
+  paper->add_option("--styles", d.styles, "clips to be moved like")->delimiter(',')->capture_default_str();
+  paper->add_option("--strikes", d.strikes, "clips that strike a pillar")->delimiter(',')->capture_default_str();
+  paper->add_option("--stays", d.stays, "clips acted out at a place")->delimiter(',')->capture_default_str();
+  paper->add_option("--slow-style", d.slow_style, "what a style faster than 2 m/s gives way to near the target")
+      ->capture_default_str();
+  paper->add_option("--directed-episodes", d.episodes, "of each style and state machine")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
   paper->add_option("--seed", m.seed, "random seed")->capture_default_str();
   paper->add_option("--threads", measures->threads, "threads (0: all cores)")->check(CLI::Range(0, 1024));
   paper->add_option("--page", measures->page, "also write a page with tables and charts, HTML");

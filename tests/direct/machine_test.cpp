@@ -23,7 +23,11 @@ Policy policy_of(const std::vector<std::string>& clips) {
   Policy policy;
   policy.latent_size = static_cast<int>(clips.size());
   for (size_t i = 0; i < clips.size(); ++i)
-    policy.latents.push_back({clips[i], {}, Eigen::VectorXf::Unit(static_cast<Eigen::Index>(clips.size()), static_cast<Eigen::Index>(i)), 2.0f});
+    policy.latents.push_back(
+        {clips[i],
+         {},
+         Eigen::VectorXf::Unit(static_cast<Eigen::Index>(clips.size()), static_cast<Eigen::Index>(i)),
+         2.0f});
   return policy;
 }
 
@@ -125,7 +129,8 @@ TEST_F(MachineFile, FallLeadsThroughGettingUpAndBack) {
   EXPECT_EQ(t.why, "fallen");
   EXPECT_EQ(t.command.clip, clips().latent_index("stand"));
   // it rises, sinks again, and stands for half a second at last
-  for (const bool upright : {false, true, true, false}) s.fallen = false, s.upright = upright, s.time += 0.1f, t = tick(m, t.place, s);
+  for (const bool upright : {false, true, true, false})
+    s.fallen = false, s.upright = upright, s.time += 0.1f, t = tick(m, t.place, s);
   EXPECT_TRUE(t.place.getting_up);
   s.upright = true;
   int steps = 0;
@@ -147,8 +152,10 @@ TEST_F(MachineFile, TickIsPure) {
 }
 
 TEST_F(MachineFile, NestsMachinesAndTakesEvents) {
-  write("start: one\nstates:\n  one: {act: kick, until: [{when: time > 1 s, go: two}]}\n  two: {act: cheer, final: true}\n",
-        "inner.yaml");
+  write(
+      "start: one\nstates:\n  one: {act: kick, until: [{when: time > 1 s, go: two}]}\n  two: {act: cheer, final: "
+      "true}\n",
+      "inner.yaml");
   const Machine m = load_machine(write(R"(start: fight
 states:
   fight:
@@ -192,34 +199,43 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         Planted{"start: a\nstates:\n  a: {act: kik, final: true}\n", ":3:", "did you mean `kick`"},
         Planted{"start: a\nstates:\n  a: {act: kick}\n", ":3:", "add `until:"},
-        Planted{"start: a\nstates:\n  a: {act: kick, final: true}\n  b: {act: walk, final: true}\n", ":4:",
-                "never reached; add a transition"},
-        Planted{"start: a\nstates:\n  a: {act: kick, until: [{when: distance < 2 s, go: b}]}\n  b: {act: walk, final: true}\n",
+        Planted{"start: a\nstates:\n  a: {act: kick, final: true}\n  b: {act: walk, final: true}\n",
+                ":4:", "never reached; add a transition"},
+        Planted{"start: a\nstates:\n  a: {act: kick, until: [{when: distance < 2 s, go: b}]}\n  b: {act: walk, final: "
+                "true}\n",
                 ":3:", "write `2 m`"},
-        Planted{"start: a\nstates:\n  a:\n    act: kick\n    until:\n      - {when: clip finished, go: c}\n  bb: {act: walk, final: true}\n",
+        Planted{"start: a\nstates:\n  a:\n    act: kick\n    until:\n      - {when: clip finished, go: c}\n  bb: {act: "
+                "walk, final: true}\n",
                 ":6:", "did you mean `a`"},
         Planted{"start: aa\nstates:\n  a: {act: kick, final: true}\n", ":1:", "did you mean `a`"},
         Planted{"states:\n  a: {act: kick, final: true}\n", ":1:", "`start: a`"},
         Planted{"start: a\nstates:\n  a: {act: kick, untill: [], final: true}\n", ":3:", "did you mean `until`"},
-        Planted{"start: a\nstates:\n  a: {act: kick, until: [{when: target gone, go: b}]}\n  b: {act: walk, final: true}\n",
-                ":3:", "did you mean `target down`"},
-        Planted{"start: a\nstates:\n  a: {act: kick, move: {style: walk, toward: target}, final: true}\n", ":3:", "give it one"},
+        Planted{
+            "start: a\nstates:\n  a: {act: kick, until: [{when: target gone, go: b}]}\n  b: {act: walk, final: true}\n",
+            ":3:", "did you mean `target down`"},
+        Planted{"start: a\nstates:\n  a: {act: kick, move: {style: walk, toward: target}, final: true}\n",
+                ":3:", "give it one"},
         Planted{"start: a\nstates:\n  a: {move: {style: walk}, final: true}\n", ":3:", "toward: target"},
-        Planted{"start: a\nstates:\n  a: {move: {style: walk, toward: there}, final: true}\n", ":3:", "must be `target`"},
-        Planted{"start: a\nstates:\n  a: {act: kick, until: [{when: angle 20 deg, go: a}]}\n", ":3:", "compare with < or >"},
-        Planted{"start: a\nstates:\n  a: {act: kick, until: [{when: time > soon, go: a}]}\n", ":3:", "is not a number with a unit"},
-        Planted{"start: a\nstates:\n  a: {act: kick, final: true, until: [{when: always, go: a}]}\n", ":3:", "take one of them out"},
+        Planted{"start: a\nstates:\n  a: {move: {style: walk, toward: there}, final: true}\n",
+                ":3:", "must be `target`"},
+        Planted{"start: a\nstates:\n  a: {act: kick, until: [{when: angle 20 deg, go: a}]}\n",
+                ":3:", "compare with < or >"},
+        Planted{"start: a\nstates:\n  a: {act: kick, until: [{when: time > soon, go: a}]}\n",
+                ":3:", "is not a number with a unit"},
+        Planted{"start: a\nstates:\n  a: {act: kick, final: true, until: [{when: always, go: a}]}\n",
+                ":3:", "take one of them out"},
         Planted{"start: a\nstates:\n  a: {machine: m.yaml, final: true}\n", ":1:", "in a circle"},
         Planted{"start: a\nstates:\n  a: {machine: gone.yaml, final: true}\n", ":3:", "gone.yaml"},
-        Planted{"start: a\nstates:\n  a: {move: {style: walk, toward: target}, until: [{when: clip finished, go: a}]}\n", ":3:",
-                "use `time > 2 s`"},
+        Planted{
+            "start: a\nstates:\n  a: {move: {style: walk, toward: target}, until: [{when: clip finished, go: a}]}\n",
+            ":3:", "use `time > 2 s`"},
         Planted{"start: a\nstates: []\n", ":1:", "has no `states:`"},
-        Planted{"start: a\nstates:\n  a: [\n", ":", "yaml"},
-        Planted{"just text\n", ":1:", "expected"}));
+        Planted{"start: a\nstates:\n  a: [\n", ":", "yaml"}, Planted{"just text\n", ":1:", "expected"}));
 
 TEST_F(MachineFile, NamesAllMistakesAtOnce) {
   const auto mistakes = check_machine(
-      write("start: a\nstates:\n  a: {act: kik, until: [{when: time > 2 m, go: a}]}\n  b: {act: wlk, final: true}\n"), clips());
+      write("start: a\nstates:\n  a: {act: kik, until: [{when: time > 2 m, go: a}]}\n  b: {act: wlk, final: true}\n"),
+      clips());
   EXPECT_EQ(mistakes.size(), 3u) << fmt::format("{}", fmt::join(mistakes, "\n"));
 }
 

@@ -59,8 +59,8 @@ TEST(TaskEnv, EveryTaskRunsWithRewardsInRange) {
   for (const Task& task : all_tasks()) {
     if (task.name == "block") continue;  // a human has no shield
     World w(task.name);
-    EXPECT_EQ(w.env->num_inputs(), human().observation_size() + task.goal_size +
-                                       (task.styled ? holds_still().latent_size : 0));
+    EXPECT_EQ(w.env->num_inputs(),
+              human().observation_size() + task.goal_size + (task.styled ? holds_still().latent_size : 0));
     for (int i = 0; i < 12; ++i) {
       w.env->decide(w.latents());
       for (const float r : w.env->task_reward()) EXPECT_TRUE(r >= 0.0f && r <= 1.0f) << task.name << " " << r;
@@ -71,9 +71,7 @@ TEST(TaskEnv, EveryTaskRunsWithRewardsInRange) {
   }
 }
 
-TEST(TaskEnv, BlockNeedsAShield) {
-  EXPECT_THROW(World("block"), Error);
-}
+TEST(TaskEnv, BlockNeedsAShield) { EXPECT_THROW(World("block"), Error); }
 
 TEST(TaskEnv, StyleScoreIsTheNearestWindow) {
   StyleLatents style{Eigen::VectorXf::Unit(3, 0), RowMatrix::Identity(2, 3)};

@@ -92,7 +92,8 @@ TEST(HighLevel, DamagedPolicyFilesAreRefused) {
   const auto refused = [](const SafeTensors& file) {
     EXPECT_THROW(parse_high_level_policy(serialise_safetensors(file), "test", holds_still()), Error);
   };
-  for (const char* key : {"format", "version", "task", "goal_size", "decision_steps", "reach", "low_level_hash", "styles"}) {
+  for (const char* key :
+       {"format", "version", "task", "goal_size", "decision_steps", "reach", "low_level_hash", "styles"}) {
     SafeTensors bad = good;
     bad.metadata[key] = "?";
     if (std::string(key) != "task") refused(bad);
