@@ -15,7 +15,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int kMostStates = 1000;  // of a machine with all that it nests
+constexpr int kMostStates = 1000, kMostFiles = 200;  // of a machine with all that it nests
 
 // Reads a file and those that it nests into one list of states. Mistakes are collected, so that a user sees them all.
 class Loader {
@@ -87,6 +87,10 @@ class Loader {
     const auto canonical = fs::weakly_canonical(path).string();
     if (!open_.insert(canonical).second) {
       mistake(path, 1, "machines nest one another in a circle; take one of the `machine:` states out");
+      return part;
+    }
+    if (++files_ > kMostFiles) {
+      mistake(path, 1, "more than {} machines nested in all; take some out", kMostFiles);
       return part;
     }
     if (!node.IsMap()) {
@@ -399,6 +403,7 @@ class Loader {
   std::set<std::string> open_;        // files being read, against circles
   std::map<std::string, int> entry_;  // where a name leads to; a nested machine's to its start
   std::vector<Pending> outer_, pending_;
+  int files_ = 0;  // read
 };
 
 }  // namespace

@@ -14,14 +14,14 @@ namespace calm {
 
 namespace {
 
-constexpr float kTurnEvery = 5.0f;     // s between new directions
+constexpr float kTurnEvery = 5.0f;  // s between new directions
 constexpr float kHeadingEpisode = 15.0f;
-constexpr float kMovement = 0.5f;      // s over which the direction of movement is taken: a stride sways
-constexpr float kFar = 10.0f;          // m to the pillar; places lie within a square of twice that side
-constexpr float kReach = 0.9f;         // m from a pillar at which it is struck
-constexpr float kSlowFrom = 3.0f;      // m from the target at which a fast style gives way
-constexpr float kFast = 2.0f;          // m/s
-constexpr float kArrived = 0.5f;       // m from a place at which it stays
+constexpr float kMovement = 0.5f;  // s over which the direction of movement is taken: a stride sways
+constexpr float kFar = 10.0f;      // m to the pillar; places lie within a square of twice that side
+constexpr float kReach = 0.9f;     // m from a pillar at which it is struck
+constexpr float kSlowFrom = 3.0f;  // m from the target at which a fast style gives way
+constexpr float kFast = 2.0f;      // m/s
+constexpr float kArrived = 0.5f;   // m from a place at which it stays
 
 class Measurer {
  public:
@@ -73,7 +73,8 @@ class Measurer {
  private:
   int clip(const std::string& name) const {
     const int index = policy_.latent_index(name);
-    if (index < 0) fail("measures: the policy knows no clip `{}`; name styles and acts with --styles, --strikes, --stays", name);
+    if (index < 0)
+      fail("measures: the policy knows no clip `{}`; name styles and acts with --styles, --strikes, --stays", name);
     return index;
   }
   int steps(float seconds) const { return static_cast<int>(std::lround(seconds / dt_)); }
@@ -96,7 +97,8 @@ class Measurer {
   StyledHeading measure_heading(size_t style) {
     StyledHeading out;
     out.style = settings_.styles[style];
-    const int n = settings_.episodes, of_policy = clip(out.style), length = steps(kHeadingEpisode), turn = steps(kTurnEvery);
+    const int n = settings_.episodes, of_policy = clip(out.style), length = steps(kHeadingEpisode),
+              turn = steps(kTurnEvery);
     Actors actors(policy_, character_, physics_, backend_, n, pool_);
     Director director(actors, high_);
     out.speed_asked = director.speed_of(of_policy);
@@ -129,7 +131,8 @@ class Measurer {
         way[i].push_back(actors.view(i).pos(0).head<2>());
         if (fell[i]) continue;
         const Vec2 moved = way[i].back() - way[i][std::max<int>(0, static_cast<int>(way[i].size()) - 1 - window)];
-        if (moved.norm() > 1e-3f) cosine[i] += static_cast<double>(moved.normalized().dot(commands[i].direction)) / length;
+        if (moved.norm() > 1e-3f)
+          cosine[i] += static_cast<double>(moved.normalized().dot(commands[i].direction)) / length;
         // once the turn is over
         if (step % turn >= turn / 2 && step >= window) {
           error += std::abs(static_cast<double>(moved.norm()) / kMovement - out.speed_asked);
@@ -160,7 +163,8 @@ class Measurer {
     m.get_up_clip = std::max(0, policy_.latent_index("stand"));
     const int approach = 0, near = 1, last = 2, after = 3;
     const float reach = strike ? kReach : kArrived;
-    m.states = {move("approach", clip(style)), move("near", clip(speed > kFast ? settings_.slow_style : style)), {}, {}};
+    m.states = {
+        move("approach", clip(style)), move("near", clip(speed > kFast ? settings_.slow_style : style)), {}, {}};
     m.states[last].clip = clip(act), m.states[last].seconds = policy_.latents[clip(act)].duration;
     m.states[after].clip = std::max(0, policy_.latent_index("raise_arms")), m.states[after].final = true;
     for (MachineState& s : m.states)
@@ -168,7 +172,8 @@ class Measurer {
     m.states[approach].transitions.push_back(when(What::kDistance, false, kSlowFrom, near));
     m.states[near].transitions.push_back(when(What::kDistance, false, reach, last));
     if (strike) {
-      m.states[last].transitions.push_back({{{What::kClipFinished, false, 0.0f, {}}, {What::kDistance, true, kReach + 0.4f, {}}}, near, {}});
+      m.states[last].transitions.push_back(
+          {{{What::kClipFinished, false, 0.0f, {}}, {What::kDistance, true, kReach + 0.4f, {}}}, near, {}});
       m.states[last].transitions.push_back(when(What::kTime, true, 4.0f, near));
     } else {
       m.states[last].transitions.push_back(when(What::kDistance, true, 1.0f, near));
@@ -219,7 +224,9 @@ class Measurer {
         before[i] = s.pos;
       }
     }
-    const auto count = [n](const std::vector<uint8_t>& v) { return share_of(static_cast<int>(std::ranges::count(v, uint8_t{1})), n); };
+    const auto count = [n](const std::vector<uint8_t>& v) {
+      return share_of(static_cast<int>(std::ranges::count(v, uint8_t{1})), n);
+    };
     return {style, act, count(loose), count(strict)};
   }
 

@@ -21,8 +21,8 @@ struct DirectedSettings {
 
 struct StyledHeading {
   std::string style;
-  double style_score = 0.0;     // in [0, 1], mean over decisions
-  Estimate heading_cosine;      // mean over episodes; what follows a fall counts 0
+  double style_score = 0.0;                     // in [0, 1], mean over decisions
+  Estimate heading_cosine;                      // mean over episodes; what follows a fall counts 0
   double speed_asked = 0.0, speed_error = 0.0;  // m/s, mean absolute
   Estimate stays_up;
 };
@@ -35,8 +35,8 @@ struct MachineCell {
 struct DirectedMeasures {
   std::vector<StyledHeading> styled_heading;
   std::vector<MachineCell> strike, location;
-  Estimate transitions;             // pairs of clips that succeed
-  Estimate transitions_stay_up;     // of them, those without a fall
+  Estimate transitions;                                           // pairs of clips that succeed
+  Estimate transitions_stay_up;                                   // of them, those without a fall
   std::vector<std::pair<std::string, double>> worst_transitions;  // by the clip that is gone to: share that succeeds
 };
 

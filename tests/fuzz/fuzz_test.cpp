@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "direct/machine_file.h"
 #include "fuzz/seeds.h"
 #include "motion/bvh.h"
 #include "motion/check.h"
@@ -20,6 +21,7 @@
 #include "motion/npy.h"
 #include "motion/retarget.h"
 #include "play/test_policy.h"
+#include "runtime/high_level_policy.h"
 #include "runtime/policy.h"
 
 namespace calm::fuzz {
@@ -170,6 +172,51 @@ TEST_F(Fuzz, Policies) {
     const Eigen::VectorXf obs = Eigen::VectorXf::Zero(policy.obs_mean.size());
     for (const NamedLatent& latent : policy.latents)
       if (!(policy.act(obs, latent.z).array().abs() <= 1.0f).all()) throw std::logic_error("actions beyond 1");
+  };
+  run_fuzz(input);
+}
+
+TEST_F(Fuzz, HighLevelPolicies) {
+  const Policy low =
+      parse_policy(serialise_safetensors(make_test_policy(human(), "assets/characters/human.xml")), "test policy");
+  FuzzInput input{.name = "high-level", .seeds = {}, .words = {}, .read = {}, .max_seconds = 0};
+  input.seeds.push_back(serialise_safetensors(make_test_high_level_policy(low)));
+  input.words = {"F32",   "dtype",  "shape", "data_offsets", "__metadata__", "actor",
+                 "clips", "latent", "reach", "[[[[",         "1e9"};
+  input.read = [&](const std::string& bytes) {
+    const HighLevelPolicy high = parse_high_level_policy(bytes, "damaged", low);
+    const RowMatrix z = high.latents(RowMatrix::Zero(2, high.input_mean.size()));
+    if (!z.allFinite()) throw std::logic_error("latents that are not finite");
+  };
+  run_fuzz(input);
+}
+
+TEST_F(Fuzz, StateMachines) {
+  const AsFile file("machine.yaml");
+  Policy policy;
+  for (const char* name :
+       {"stand", "walk", "kick_right", "raise_arms", "sneak", "turn_around_left", "turn_around_right"})
+    policy.latents.push_back({name, {}, {}, 2.0f});
+  FuzzInput input{.name = "machine",
+                  .seeds = {read_file(kSource / "configs/state_machines/classic.yaml"),
+                            read_file(kSource / "configs/state_machines/patrol.yaml")},
+                  .words = {},
+                  .read = {},
+                  .max_seconds = 0};
+  input.words = {"machine", "until", "when", "go", "final: true", "target", "&a",
+                 "*a",      "<<",    "- [",  "{",  "}",           "m/s",    "1e99"};
+  input.read = [&](const std::string& bytes) {
+    const Machine machine = load_machine(file.write(bytes), policy);
+    to_dot(machine, policy);
+    MachinePlace place = begin(machine);
+    Senses senses;
+    senses.has_target = true, senses.target = Vec2(1.0f, 2.0f);
+    for (int i = 0; i < 50; ++i) {
+      senses.time += 0.2f, senses.fallen = i == 20;
+      place = tick(machine, place, senses).place;
+      if (place.state < 0 || place.state >= static_cast<int>(machine.states.size()))
+        throw std::logic_error("no such state");
+    }
   };
   run_fuzz(input);
 }

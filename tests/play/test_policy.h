@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "character/character.h"
+#include "runtime/high_level_policy.h"
 #include "runtime/safetensors.h"
 
 namespace calm {
@@ -48,6 +49,31 @@ inline SafeTensors make_test_policy(const Character& character, const std::strin
                    {"character_hash", fmt::format("{:016x}", character.hash)},
                    {"settings", "{}"},
                    {"clips", clips.dump()}};
+  return file;
+}
+
+// A high-level policy of the task `directed` without training: it acts out the style that it is asked for.
+inline SafeTensors make_test_high_level_policy(const Policy& low) {
+  const int64_t inputs = low.obs_mean.size() + 3 + low.latent_size, clips = static_cast<int64_t>(low.latents.size());
+  SafeTensors file;
+  file.tensors["actor.0.weight"] = {{clips, inputs}, std::vector<float>(static_cast<size_t>(clips * inputs))};
+  file.tensors["actor.0.bias"] = {{clips}, std::vector<float>(static_cast<size_t>(clips), -1.0f)};
+  file.tensors["input_norm.mean"] = {{inputs}, std::vector<float>(static_cast<size_t>(inputs))};
+  file.tensors["input_norm.inv_std"] = {{inputs}, std::vector<float>(static_cast<size_t>(inputs), 1.0f)};
+  file.tensors["base"] = {{low.latent_size}, std::vector<float>(static_cast<size_t>(low.latent_size))};
+  file.metadata = {{"format", "calm.high_level"},
+                   {"version", "1"},
+                   {"task", "directed"},
+                   {"styled", "true"},
+                   {"goal_size", "3"},
+                   {"decision_steps", "5"},
+                   {"output", "clips"},
+                   {"reach", "0.5"},
+                   {"pull", "3.5"},
+                   {"gain", "4"},
+                   {"low_level_hash", fmt::format("{:016x}", policy_hash(low))},
+                   {"settings", "{}"},
+                   {"styles", "[]"}};
   return file;
 }
 
