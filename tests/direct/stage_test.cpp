@@ -1,5 +1,5 @@
-// Characters under state machines, as they are simulated: commands reach the latents, falls lead through getting up, and
-// random events for a long time leave nothing stuck.
+// Characters under state machines, as they are simulated: commands reach the latents, falls lead through getting up,
+// and random events for a long time leave nothing stuck.
 #include "direct/stage.h"
 
 #include <gtest/gtest.h>
@@ -88,8 +88,8 @@ TEST(Stage, WalksStraightIntoAPillarAheadAndKicksIt) {
   EXPECT_TRUE(kicked);
 }
 
-// Ten simulated hours, an hour where CALM_QUICK is set: events of all names, pushes that fell, and targets that jump, at
-// random times. A character is stuck if it lies for 30 s, or its machine stays in a state that it should leave.
+// Ten simulated hours, an hour where CALM_QUICK is set: events of all names, pushes that fell, and targets that jump,
+// at random times. A character is stuck if it lies for 30 s, or its machine stays in a state that it should leave.
 TEST(Stage, RandomEventsForHoursNeverLeaveItStuck) {
   constexpr int kCharacters = 128;
   const double hours = std::getenv("CALM_QUICK") != nullptr ? 1.0 : 10.0;

@@ -8,10 +8,14 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "env/actors.h"
+#include "learn/directed_measures.h"
 #include "learn/motion_classifier.h"
 #include "learn/motion_distance.h"
 #include "learn/paper_report.h"
 #include "learn/tiny_world.h"
+#include "play/test_policy.h"
+#include "runtime/high_level_policy.h"
 
 namespace calm {
 namespace {
@@ -104,6 +108,36 @@ TEST(MotionEncoder, EncodesAsTheTrainerDid) {
   std::filesystem::remove_all(folder);
 }
 
+// A high-level policy that acts out the style and steers nowhere: whole rollouts, few of them.
+TEST(DirectedMeasures, TellStylesFromSteering) {
+  const Policy policy = load_policy(CALM_SOURCE_DIR "/assets/policies/human");
+  const auto high = parse_high_level_policy(serialise_safetensors(make_test_high_level_policy(policy)), "test", policy);
+  std::vector<Clip> clips;
+  for (const NamedLatent& latent : policy.latents) {  // any motion will do but for the transitions' distances
+    clips.push_back(generated().clip(generated().clip_index(latent.name == "walk" ? "walk" : "stand")));
+    clips.back().name = latent.name;
+  }
+  const MotionLibrary library(human(), clips);
+  ThreadPool pool(2);
+  DirectedSettings few;
+  few.styles = {"walk"}, few.strikes = {"kick_right"}, few.stays = {"stand"}, few.episodes = 8;
+  const auto measure = [&](const DirectedSettings& settings) {
+    return measure_directing(policy, high, nullptr, human(), library, physics_of_policy(policy), "simd", settings,
+                             pool);
+  };
+  const DirectedMeasures m = measure(few);
+  ASSERT_EQ(m.styled_heading.size(), 1u);
+  EXPECT_GT(m.styled_heading[0].style_score, 0.95);                    // it is the style
+  EXPECT_LT(std::abs(m.styled_heading[0].heading_cosine.value), 0.7);  // and goes anywhere
+  EXPECT_GE(m.styled_heading[0].stays_up.value, 0.8);
+  ASSERT_EQ(m.strike.size(), 1u);
+  EXPECT_LE(m.strike[0].strict.value, m.strike[0].loose.value);
+  EXPECT_LT(m.location[0].strict.value, 0.7);  // walking straight seldom comes by
+  EXPECT_GT(m.transitions.count, 1000);
+  few.styles = {"fly"};
+  EXPECT_THROW(measure(few), Error);
+}
+
 TEST(PaperMeasures, AreSharesOfAPolicyThatKnowsNothingAndRepeat) {
   LowLevelTrainer trainer(tiny(), human(), generated());
   const Policy policy = parse_policy(serialise_safetensors(trainer.export_policy()), "test");
@@ -135,13 +169,22 @@ TEST(PaperMeasures, AreSharesOfAPolicyThatKnowsNothingAndRepeat) {
   // in all three forms; a name from a file stays text
   PaperMeasures named = m;
   named.clips[0] = "<script>";
-  const ReportContext context{"a policy", "simd", few};
+  ReportContext context{"a policy", "simd", few, {}};
+  EXPECT_FALSE(report_json(named, context).contains("styled_heading"));  // without a high-level policy
+  context.directed = DirectedMeasures{};
+  context.directed->styled_heading.push_back({"walk", 0.9, share_of(9, 10), 1.1, 0.1, share_of(10, 10)});
+  context.directed->strike.push_back({"walk", "kick", share_of(8, 10), share_of(7, 10)});
+  context.directed->location.push_back({"walk", "stand", share_of(6, 10), share_of(5, 10)});
+  context.directed->transitions = share_of(9, 10);
   const auto json = report_json(named, context);
   for (const char* key : {"fisher", "inception", "inception_of_clips", "controllability", "stays_up", "get_up",
                           "push_recovery", "foot_slide", "jerk_ratio", "interpolation_smoothness", "body_distance"})
     EXPECT_TRUE(json.contains(key)) << key;
   for (const MeasureDefinition& d : measure_definitions()) {
-    const auto at = nlohmann::ordered_json::json_pointer("/" + std::regex_replace(d.key, std::regex("\\."), "/"));
+    // a list's first: styled_heading.style_score is styled_heading[0].style_score
+    const std::string key =
+        std::regex_replace(d.key, std::regex("^(styled_heading|state_machines\\.[a-z]+)\\."), "$1.0.");
+    const auto at = nlohmann::ordered_json::json_pointer("/" + std::regex_replace(key, std::regex("\\."), "/"));
     EXPECT_TRUE(json.contains(at)) << d.key;
     EXPECT_THAT(report_text(named, context), testing::HasSubstr(d.name));
   }
