@@ -81,7 +81,7 @@ void BatchEnv::make_fallen_bank(uint64_t seed) {
 
 EpisodeRules BatchEnv::rules() const {
   EpisodeRules rules;
-  rules.settings = settings_, rules.dt = dt_, rules.follow_share = follow_share_;
+  rules.settings = settings_, rules.dt = dt_, rules.follow_share = follow_share_, rules.first_new = first_new_;
   rules.num_fallen = static_cast<int>(fallen_.size());
   rules.clips = library_->sampler(), rules.moments = moments_.view();
   rules.num_bodies = character_->num_bodies(), rules.num_joints = character_->num_joints();
@@ -123,6 +123,7 @@ void BatchEnv::start_from_clip(int env, int clip, float time, Window window) {
   simulator_->set_state(env, root, state.dof_pos, state.dof_vel);
   Episode& episode = episodes_[env];
   episode.step = 0, episode.grace = 0, episode.latent_left = settings_.latent_steps_max;
+  episode.settle = 0, episode.turned = 0.0f;
   episode.reference = moments_.moment({clip, time});
   windows_[env] = window;
   window_changed_[env] = 1;
@@ -162,7 +163,15 @@ void BatchEnv::reset_env(int env, CharacterState& scratch) {
 
 void BatchEnv::reset_all() {
   std::ranges::fill(terminated_, uint8_t{0});
-  pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) { reset_env(env, scratch_[worker]); });
+  pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) {
+    reset_env(env, scratch_[worker]);
+    follow_new(env, rules());
+  });
+}
+
+void BatchEnv::follow_new(int env, const EpisodeRules& rules) {
+  const size_t size = static_cast<size_t>(character_->motion_feature_size()) * settings_.discriminator_frames;
+  rules.follow_new(episodes_[env], windows_[env].clip, &disc_windows_[env * size]);
 }
 
 void BatchEnv::step(std::span<const float> actions) {
@@ -211,6 +220,7 @@ void BatchEnv::reset_finished() {
       windows_[env] = rules().draw_window(episodes_[env]);
       window_changed_[env] = 1;
     }
+    if (window_changed_[env]) follow_new(env, rules());
   });
 }
 
@@ -219,6 +229,7 @@ std::string BatchEnv::save() const {
   for (int env = 0; env < num_envs_; ++env) {
     const Episode& e = episodes_[env];
     out.put(e.step), out.put(e.grace), out.put(e.latent_left), out.put(e.reference);
+    out.put(e.settle), out.put(e.turned);
     out.put(e.rng.state());
     out.put(windows_[env]);
     out.put_array(std::span<const double>(simulator_->save(env)));
@@ -238,6 +249,7 @@ void BatchEnv::restore(const std::string& saved) {
     Episode& e = episodes_[env];
     e.step = in.get<int>(), e.grace = in.get<int>(), e.latent_left = in.get<int>();
     e.reference = in.get<int64_t>();
+    e.settle = in.get<int>(), e.turned = in.get<float>();
     if (e.reference >= moments_.num_moments()) fail("saved environments do not fit: other clips");
     e.rng.set_state(in.get<Rng::State>());
     windows_[env] = in.get<Window>();

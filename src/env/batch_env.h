@@ -59,6 +59,9 @@ class BatchEnv {
   // Share of the episodes that could follow (latent_of_start) which do; the others are free. From the next reset on.
   void set_follow_share(double share) { follow_share_ = static_cast<float>(share); }
 
+  // A policy learns the clips from this index on (EpisodeRules::first_new); -1: it learns all. From the next reset on.
+  void set_first_new(int clip) { first_new_ = clip; }
+
   // Totals since construction, for curves.
   struct Counts {
     int64_t episodes = 0, falls = 0, timeouts = 0, episode_steps = 0;
@@ -70,7 +73,7 @@ class BatchEnv {
   std::string save() const;
   void restore(const std::string& saved);  // Error if it does not fit
 
-  EpisodeRules rules() const;  // valid for this object's life, but for the follow share
+  EpisodeRules rules() const;  // valid for this object's life, but for the follow share and first new clip
 
   // For evaluation: puts one environment into a clip state with a window of choice, or keeps it from ever changing.
   void start_from_clip(int env, int clip, float time, Window window);
@@ -81,6 +84,7 @@ class BatchEnv {
   // The root over the origin; `out` gets the rest.
   RootState clip_state(int clip, float time, CharacterState& out) const;
   void reset_env(int env, CharacterState& scratch);
+  void follow_new(int env, const EpisodeRules& rules);
   void refresh_observation(int env);
   void fill_history(int env);                                  // every frame as the newest
   void fill_history_from_clip(int env, int clip, float time);  // frames as the clip had them
@@ -95,6 +99,7 @@ class BatchEnv {
   MomentTable moments_;
   std::vector<uint8_t> is_foot_;  // (bodies)
   float follow_share_ = 1.0f;
+  int first_new_ = -1;
   bool hold_windows_ = false;
 
   std::vector<Episode> episodes_;  // (env)

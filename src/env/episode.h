@@ -11,7 +11,9 @@
 namespace calm {
 
 inline constexpr int kMomentsPerStep = 8;
-inline constexpr int kGraceOnceUp = 15;  // control steps
+inline constexpr int kGraceOnceUp = 15;     // control steps
+inline constexpr int kSettle = 45;          // control steps in which a new clip need not be followed closely yet
+inline constexpr float kTurnMemory = 1.0f;  // s
 
 // Time snapped down to the grid of moments, kMomentsPerStep a control step of dt.
 CALM_INLINE float snap_to_moment(float time, float dt) {
@@ -41,6 +43,8 @@ struct Episode {
   int grace = 0;           // steps left in which a fall does not end it
   int latent_left = 0;     // steps until the next latent
   int64_t reference = -1;  // moment of the clip that it follows; -1: it follows none
+  int settle = 0;          // steps left in which straying from that does not end it
+  float turned = 0.0f;     // rad by which it has turned too far to the left of late, where new clips are learnt
   Rng rng;
 };
 
@@ -75,6 +79,9 @@ struct EpisodeRules {
   float dt = 0.0f;            // of a control step, s
   float follow_share = 1.0f;  // of the episodes that could follow, those which do
   int num_fallen = 0;         // states in the bank
+  // >= 0: a policy learns more clips, those from this index on. They and no others are followed, whenever a latent of
+  // theirs is in force: from the moment that is nearest to what the character does, over and over.
+  int first_new = -1;
   ClipSampler clips;
   Moments moments;
 
@@ -92,7 +99,33 @@ struct EpisodeRules {
     window.time = snap_to_moment(window.time, dt);
     episode.latent_left =
         settings.latent_steps_min + rng.below(settings.latent_steps_max - settings.latent_steps_min + 1);
+    episode.reference = -1;
     return window;
+  }
+
+  CALM_DEVICE bool is_new(int clip) const { return first_new >= 0 && clip >= first_new; }
+
+  // Once a latent is in force: follows its clip if that is to be learnt. features: newest row of the discriminator's
+  // window.
+  CALM_DEVICE void follow_new(Episode& episode, int clip, const float* features) const {
+    if (!is_new(clip) || episode.grace > 0) return;
+    episode.turned = 0.0f, episode.settle = 0;
+    if (episode.reference >= 0) return;
+    episode.reference = nearest_moment(clip, features), episode.settle = kSettle;
+  }
+
+  // Of a clip, at least half a second before its end if it is so long.
+  CALM_DEVICE int64_t nearest_moment(int clip, const float* features) const {
+    constexpr int kStride = kMomentsPerStep / 2;
+    const int64_t first = moments.first[clip];
+    int64_t end = moments.last_of(clip) - static_cast<int64_t>(0.5f / moments.grid), nearest = first;
+    end = end > first ? end : first;
+    float least = 1e30f;
+    for (int64_t moment = first; moment <= end; moment += kStride) {
+      const float error = distance(features, moments.features + moment * moments.num_features);
+      if (error < least) least = error, nearest = moment;
+    }
+    return nearest;
   }
 
   // near: at most `apart` seconds from the other encoder window.
@@ -145,8 +178,11 @@ struct EpisodeRules {
       window = {reset.clip, snap_to_moment(rng.uniform(earliest, latest > earliest ? latest : earliest), dt)};
       // no less than a step of the clip must be left
       const int64_t moment = moments.at({reset.clip, reset.time});
-      if (rng.uniform() < follow_share && moment + kMomentsPerStep <= moments.last_of(reset.clip))
-        episode.reference = moment, episode.latent_left = settings.episode_steps;
+      const bool follows = first_new < 0 ? rng.uniform() < follow_share : is_new(reset.clip);
+      if (follows && moment + kMomentsPerStep <= moments.last_of(reset.clip)) {
+        episode.reference = moment;
+        if (first_new < 0) episode.latent_left = settings.episode_steps;
+      }
     }
     return reset;
   }
@@ -158,7 +194,8 @@ struct EpisodeRules {
     ++episode.step;
     --episode.latent_left;
     if (!diverged) end.tracking = follow(episode, features);
-    const bool strayed = end.tracking >= 0.0f && end.tracking < settings.follow_limit;
+    const bool strayed = end.tracking >= 0.0f && end.tracking < settings.follow_limit && episode.settle == 0;
+    if (episode.settle > 0) --episode.settle;
     if (settings.recovery_score && episode.grace > 0 && !diverged) {
       end.tracking = standing_score(features);
       // it stands: recovering ends soon
@@ -169,8 +206,12 @@ struct EpisodeRules {
     const bool fell =
         episode.grace == 0 && episode.step > 1 && touches_while_low(num_bodies, foot, fall_height, forces, positions);
     end.fell = diverged || strayed || fell;
-    const bool clip_is_over =
+    bool clip_is_over =
         episode.reference >= 0 && episode.reference == moments.last_of(moments.clip_of[episode.reference]);
+    if (clip_is_over && first_new >= 0) {
+      episode.reference = nearest_moment(moments.clip_of[episode.reference], features);
+      clip_is_over = false;
+    }
     end.out_of_time = !end.fell && (episode.step >= settings.episode_steps || clip_is_over);
     if (episode.grace > 0) --episode.grace;
     return end;
@@ -199,6 +240,13 @@ struct EpisodeRules {
       if (error < best) best = error, best_moment = moment;
     }
     episode.reference = best_moment;
+    if (first_new >= 0) {
+      // Paths that bend differ in little else: the turn is summed up, as the root's yaw swings with each stride.
+      const int yaw_rate = 1 + 6 + 3 + 2;
+      const float faster = features[yaw_rate] - moments.features[best_moment * moments.num_features + yaw_rate];
+      episode.turned += dt * (faster - episode.turned / kTurnMemory);
+      best += 2.0f * episode.turned * episode.turned;
+    }
     return expf(-best);
   }
 

@@ -15,6 +15,7 @@ namespace calm {
 namespace {
 
 constexpr float kTurnEvery = 5.0f;  // s between new directions
+constexpr float kTurning = 1.5f;    // s of these in which it may turn
 constexpr float kHeadingEpisode = 15.0f;
 constexpr float kMovement = 0.5f;  // s over which the direction of movement is taken: a stride sways
 constexpr float kFar = 10.0f;      // m to the pillar; places lie within a square of twice that side
@@ -111,7 +112,8 @@ class Measurer {
     }
     const int window = steps(kMovement);
     std::vector<std::vector<Vec2>> way(n);  // of the root
-    std::vector<double> cosine(n, 0.0);
+    std::vector<double> cosine(n, 0.0), with_turns(n, 0.0);
+    const int turning = steps(kTurning), straight = length / turn * (turn - turning);
     std::vector<uint8_t> fell(n, 0);
     double score = 0.0, decisions = 0.0, error = 0.0, moving = 0.0;
     for (int i = 0; i < n; ++i) way[i].push_back(actors.view(i).pos(0).head<2>());
@@ -131,8 +133,9 @@ class Measurer {
         way[i].push_back(actors.view(i).pos(0).head<2>());
         if (fell[i]) continue;
         const Vec2 moved = way[i].back() - way[i][std::max<int>(0, static_cast<int>(way[i].size()) - 1 - window)];
-        if (moved.norm() > 1e-3f)
-          cosine[i] += static_cast<double>(moved.normalized().dot(commands[i].direction)) / length;
+        const double along = moved.norm() > 1e-3f ? moved.normalized().dot(commands[i].direction) : 0.0;
+        with_turns[i] += along / length;
+        if (step % turn >= turning) cosine[i] += along / straight;
         // once the turn is over
         if (step % turn >= turn / 2 && step >= window) {
           error += std::abs(static_cast<double>(moved.norm()) / kMovement - out.speed_asked);
@@ -141,7 +144,7 @@ class Measurer {
       }
     }
     out.style_score = decisions > 0.0 ? score / decisions : 0.0;
-    out.heading_cosine = mean_of(cosine);
+    out.heading_cosine = mean_of(cosine), out.heading_cosine_with_turns = mean_of(with_turns);
     out.speed_error = moving > 0.0 ? error / moving : 0.0;
     out.stays_up = share_of(n - static_cast<int>(std::ranges::count(fell, uint8_t{1})), n);
     return out;

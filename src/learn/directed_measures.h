@@ -21,8 +21,10 @@ struct DirectedSettings {
 
 struct StyledHeading {
   std::string style;
-  double style_score = 0.0;                     // in [0, 1], mean over decisions
-  Estimate heading_cosine;                      // mean over episodes; what follows a fall counts 0
+  double style_score = 0.0;  // in [0, 1], mean over decisions
+  // Means over episodes; what follows a fall counts 0. The first without the 1.5 s after each new direction, in which a
+  // person turns half round.
+  Estimate heading_cosine, heading_cosine_with_turns;
   double speed_asked = 0.0, speed_error = 0.0;  // m/s, mean absolute
   Estimate stays_up;
 };

@@ -45,8 +45,10 @@ struct UpdateSettings {
   bool negatives = true;      // clip windows with another motion's latent, as negatives
   int replay_size = 200000;   // windows
   float replay_keep = 0.01f;  // share of new windows kept once the buffer is full
-  // > 0: only getting up is learnt, and this weighs the divergence of all else from the controller started from
+  // > 0: only getting up and new clips are learnt, and this weighs the divergence of all else from the controller
+  // started from
   float keep_weight = 0.0f;
+  bool new_clips = false;  // learn the clips that the policy started from does not know; they are the last of the list
 };
 
 // Before the first rollout: the actor (and the encoder with it) learns, supervised, the PD targets that would make the
@@ -130,6 +132,7 @@ void visit(Visitor& v, UpdateSettings& s) {
   v("replay_size", s.replay_size);
   v("replay_keep", s.replay_keep);
   v("keep_weight", s.keep_weight);
+  v("new_clips", s.new_clips);
 }
 
 template <class Visitor>

@@ -98,8 +98,12 @@ void validate(const LowLevelSettings& s) {
       if (size < 1 || size > 65536) fail("settings: network: a hidden layer cannot have {} units", size);
   if (s.network.latent_size < 2) fail("settings: network.latent_size {} must be at least 2", s.network.latent_size);
   if (!(s.samples > 0.0)) fail("settings: samples must be positive");
-  if (s.update.keep_weight > 0.0f && !s.env.recovery_score)
-    fail("settings: update.keep_weight leaves getting up to learn, which needs env.recovery_score: true");
+  if (s.update.keep_weight > 0.0f && !s.env.recovery_score && !s.update.new_clips)
+    fail(
+        "settings: update.keep_weight leaves nothing to learn but getting up, which needs env.recovery_score: true, "
+        "and update.new_clips");
+  if (s.update.new_clips && !(s.update.keep_weight > 0.0f))
+    fail("settings: update.new_clips needs update.keep_weight above 0, which holds the clips that are known");
 }
 
 struct LowLevelTrainer::Impl {
@@ -155,6 +159,9 @@ struct LowLevelTrainer::Impl {
   void rewards_and_returns();
   void update();
   void update_keeping();
+  void learn_from(int clip);
+  void start_new_clips(const SafeTensors& file, const std::string& where);
+  void part_new_clips();
   void step_optimiser();
   void adapt_actor_rate(double kl);
   void update_normalisers();
@@ -207,6 +214,9 @@ struct LowLevelTrainer::Impl {
   std::shared_ptr<StyledNet> actor, discriminator;
   std::shared_ptr<MlpNet> critic, encoder;
   std::shared_ptr<StyledNet> kept;  // with update.keep_weight: the actor as it was
+  int first_new = -1;               // with update.new_clips: the first clip to learn
+  torch::Tensor of_new;             // (moments) 1: of a clip to learn
+  torch::Tensor kept_latents;       // (moments, L) as they were
   std::unique_ptr<Behaviour> behaviour;
   std::array<torch::Tensor, 4> flat;  // parameters of actor, critic, discriminator, encoder
   std::unique_ptr<torch::optim::Adam> optimiser;
@@ -821,9 +831,81 @@ void LowLevelTrainer::Impl::adapt_actor_rate(double kl) {
   stats["actor_rate"] = actor_rate;
 }
 
-// Teaches to get up and nothing else: PPO where an episode recovers; elsewhere the actor is held to what it did before,
-// by the divergence of its actions from those of the actor that training started from. Encoder, normalisers and
-// discriminator stay as they were, and so do the clips' latents.
+// The clips from this one on are to be learnt, and the others are known.
+void LowLevelTrainer::Impl::learn_from(int clip) {
+  first_new = clip;
+  if (clip < 0) return;
+  of_new = torch::zeros({table.features().size(0)}, torch::TensorOptions(device));
+  of_new.narrow(0, clip_moments.view().first[clip], of_new.size(0) - clip_moments.view().first[clip]).fill_(1.0f);
+  env->set_first_new(clip);
+}
+
+// Of the policy or model that training starts from.
+void LowLevelTrainer::Impl::start_new_clips(const SafeTensors& file, const std::string& where) {
+  const std::vector<NamedLatent> known = read_latents(file, settings.network.latent_size, where);
+  const auto knows = [&known](const Clip& clip) {
+    return std::ranges::find(known, clip.name, &NamedLatent::name) != known.end();
+  };
+  int first = library.num_clips();
+  while (first > 0 && !knows(library.clip(first - 1))) --first;
+  if (first == library.num_clips())
+    fail("{}: knows `{}`, the last of the motions; give the new clips at the end of the list", where,
+         library.clip(first - 1).name);
+  for (int c = 0; c < first; ++c)
+    if (!knows(library.clip(c)))
+      fail("{}: does not know `{}`, which comes before known clips; give the new clips at the end of the list", where,
+           library.clip(c).name);
+  learn_from(first);
+  part_new_clips();
+  env->reset_all();
+#ifdef CALM_WITH_CUDA
+  if (cuda_env) cuda_env->upload(), latent_moments = torch::Tensor();
+#endif
+}
+
+// An encoder may give a new clip the latent of a known one that it is like, under which the policy could not tell the
+// two apart. It learns, supervised, to keep the latents of two clips apart by an angle where one is new, near windows
+// of each together, and all latents of known clips where they are.
+void LowLevelTrainer::Impl::part_new_clips() {
+  constexpr int kSteps = 1500, kBatch = 512;
+  constexpr float kCosine = 0.6f;  // of two clips at most: as like as a style's own windows may be, and no more
+  constexpr float kHold = 20.0f;
+  const torch::AutoGradMode gradients(true);
+  table_normalised = feature_norm.normalise(table.features());
+  torch::Tensor before;
+  {
+    const torch::NoGradGuard no_grad;
+    before = encode(torch::arange(table.features().size(0), torch::TensorOptions(torch::kInt64).device(device)));
+  }
+  kept_latents = before;
+  std::vector<int64_t> clip_of(static_cast<size_t>(before.size(0)));
+  for (size_t m = 0; m < clip_of.size(); ++m) clip_of[m] = clip_moments.clip_of(static_cast<int64_t>(m));
+  const auto clip_of_moment = torch::tensor(clip_of).to(device);
+  torch::optim::Adam adam(std::vector<torch::Tensor>{flat[3]}, torch::optim::AdamOptions(3e-4));
+  for (int step = 0; step < kSteps; ++step) {
+    const ClipBatch batch = draw_clip_batch(kBatch);
+    const auto z = encode(batch.moments), near_z = encode(batch.near);
+    const auto clip = clip_of_moment.index_select(0, batch.moments), is_new = of_new.index_select(0, batch.moments);
+    const auto apart = (clip.unsqueeze(0) != clip.unsqueeze(1)).to(torch::kFloat32) *
+                       torch::max(is_new.unsqueeze(0), is_new.unsqueeze(1));
+    const auto too_near = ((z.matmul(z.t()) - kCosine).clamp_min(0.0f).square() * apart).sum() / kBatch;
+    const auto moved = (z - before.index_select(0, batch.moments)).square().sum(1) * (1.0f - is_new);
+    const auto loss = too_near + (z - near_z).square().sum(1).mean() + kHold * moved.mean();
+    flat[3].mutable_grad().zero_();
+    loss.backward();
+    adam.step();
+    if (step == kSteps - 1) {
+      const torch::NoGradGuard no_grad;
+      spdlog::info("latents of new clips parted; those of known clips moved by {:.3f} (root mean square)",
+                   (moved.sum() / (1.0f - is_new).sum().clamp_min(1.0f)).sqrt().item<float>());
+    }
+  }
+  flat[3].mutable_grad().zero_();
+}
+
+// Teaches to get up, or new clips, and nothing else: PPO where an episode recovers or follows one; elsewhere the actor
+// is held to what it did before, by the divergence of its actions from those of the actor that training started from.
+// Encoder, normalisers and discriminator stay as they were, and so do the clips' latents.
 void LowLevelTrainer::Impl::update_keeping() {
   const UpdateSettings& u = settings.update;
   const int64_t rows = data.obs.size(0), B = u.minibatch;
@@ -833,9 +915,12 @@ void LowLevelTrainer::Impl::update_keeping() {
   {
     const torch::NoGradGuard no_grad;
     z_table = encode(data.moments);
-    kept_mean = kept->forward_styled(data.normalised_obs, kept->embed(z_table).index_select(0, data.window_id));
+    const auto kept_z = kept_latents.defined() ? kept_latents.index_select(0, data.moments) : z_table;
+    kept_mean = kept->forward_styled(data.normalised_obs, kept->embed(kept_z).index_select(0, data.window_id));
   }
-  const auto upright = (data.tracking < 0.0f).to(torch::kFloat32);
+  // what neither recovers nor acts out a clip that is new
+  auto known = (data.tracking < 0.0f).to(torch::kFloat32);
+  if (of_new.defined()) known = known * (1.0f - of_new.index_select(0, data.moments).index_select(0, data.window_id));
   std::map<std::string, std::vector<torch::Tensor>> values;
   for (int pass = 0; pass < u.passes; ++pass) {
     const auto order = draw_order(rows);
@@ -853,7 +938,7 @@ void LowLevelTrainer::Impl::update_keeping() {
           ppo_actor_loss(data.neglogp.index_select(0, index), neglogp, data.advantages.index_select(0, index),
                          data.mask.index_select(0, index), u.clip);
       const auto value_loss = (value - targets.index_select(0, index)).square().mean();
-      const auto keeps = upright.index_select(0, index);
+      const auto keeps = known.index_select(0, index);
       const auto strayed = 0.5 * inverse_variance * (mean - kept_mean.index_select(0, index)).square().sum(1);
       const auto keep_loss = (strayed * keeps).sum() / keeps.sum().clamp_min(1.0f);
       const auto bounds = bound_loss(mean).mean();
@@ -1069,6 +1154,17 @@ void LowLevelTrainer::start_from(const SafeTensors& file, const std::string& whe
   read_norm("obs_norm", t.obs_norm), read_norm("feature_norm", t.feature_norm);
   if (!is_policy) read_norm("value_norm", t.value_norm);
   if (t.kept) copy_parameters(*t.actor, *t.kept);
+  if (!t.settings.update.new_clips) return;
+  t.start_new_clips(file, where);
+  const auto latents = read_latents(export_model(), t.settings.network.latent_size, where);
+  const auto first = latents.begin() + t.first_new;
+  for (auto learnt = first; learnt != latents.end(); ++learnt) {
+    const auto cosine = [&](const NamedLatent& other) {
+      return other.name == learnt->name ? -1.0f : other.z.dot(learnt->z);
+    };
+    const auto nearest = std::ranges::max_element(latents, {}, cosine);
+    spdlog::info("learns `{}`; nearest clip `{}`, cosine {:.2f}", learnt->name, nearest->name, cosine(*nearest));
+  }
 }
 
 std::string LowLevelTrainer::save() const {
@@ -1100,6 +1196,8 @@ std::string LowLevelTrainer::save() const {
   archive.write("parts", torch::tensor(std::vector<double>{t.parts.physics, t.parts.features, t.parts.inference,
                                                            t.parts.losses, t.parts.optimiser},
                                        torch::kFloat64));
+  archive.write("kept_latents", t.kept_latents.defined() ? t.kept_latents : torch::empty({0}));
+  archive.write("first_new", torch::tensor(std::vector<int64_t>{t.first_new}));
   archive.write("character_hash", bytes_to_tensor(fmt::format("{:016x}", t.character.hash)));
   std::ostringstream out;
   archive.save_to(out);
@@ -1127,6 +1225,14 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     t.optimiser->load(adam);
     read_normaliser(archive, "obs_norm", t.obs_norm), read_normaliser(archive, "feature_norm", t.feature_norm);
     read_normaliser(archive, "value_norm", t.value_norm);
+    value = read("first_new");
+    const int64_t first_new = value.to(torch::kCPU).data_ptr<int64_t>()[0];
+    if (first_new < -1 || first_new >= t.library.num_clips()) fail("{}: is of other motions", where);
+    t.learn_from(static_cast<int>(first_new));
+    value = read("kept_latents");
+    if (first_new >= 0 && value.numel() != t.of_new.size(0) * t.settings.network.latent_size)
+      fail("{}: is of other motions", where);
+    t.kept_latents = first_new >= 0 ? value : torch::Tensor();
     value = read("replay_windows");
     t.replay_count = value.size(0);
     if (t.replay_count > t.replay_windows.size(0)) fail("{}: replay buffer is larger than update.replay_size", where);

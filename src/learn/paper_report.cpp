@@ -77,9 +77,13 @@ constexpr MeasureDefinition kDefinitions[] = {
      "a second at the clip's nearest stretch",
      "ours", ""},
     {"styled_heading.heading_cosine", "heading",
-     "cosine between the direction asked for, drawn anew every 5 s, and the root's movement over the last half second; "
-     "mean over episodes of 15 s, what follows a fall counts 0",
+     "cosine between the direction asked for, drawn anew from all round every 5 s, and the root's movement over the "
+     "last "
+     "half second, without the 1.5 s after each new direction in which a person turns half round; mean over episodes "
+     "of "
+     "15 s, what follows a fall counts 0",
      "Tessler et al. 2023, table of styled heading", "0.91 to 0.92"},
+    {"styled_heading.heading_cosine_with_turns", "heading, turns counted", "the same of all 15 s", "ours", ""},
     {"styled_heading.style_score", "style",
      "max over windows of the requested clip of (cos(z, z of the window) + 1) / 2, mean over decisions",
      "Tessler et al. 2023, table of styled heading", "0.81 to 1.00"},
@@ -157,6 +161,7 @@ std::vector<Row> rows(const PaperMeasures& m, const ReportContext& context) {
   if (context.directed) {
     for (const StyledHeading& h : context.directed->styled_heading) {
       mean("styled_heading.heading_cosine", h.heading_cosine, h.style);
+      mean("styled_heading.heading_cosine_with_turns", h.heading_cosine_with_turns, h.style);
       number("styled_heading.style_score", h.style_score, h.style);
       number("styled_heading.speed_error", h.speed_error, fmt::format("{} at {:.2f} m/s", h.style, h.speed_asked));
     }
@@ -227,6 +232,7 @@ nlohmann::ordered_json report_json(const PaperMeasures& m, const ReportContext& 
                                        {"style_score", h.style_score},
                                        {"heading_cosine", h.heading_cosine.value},
                                        {"heading_cosine_95", interval(h.heading_cosine)},
+                                       {"heading_cosine_with_turns", h.heading_cosine_with_turns.value},
                                        {"speed_asked", h.speed_asked},
                                        {"speed_error", h.speed_error},
                                        {"stays_up", h.stays_up.value},

@@ -86,6 +86,29 @@ int Policy::latent_index(const std::string& clip) const {
   return -1;
 }
 
+std::vector<NamedLatent> read_latents(const SafeTensors& file, int latent_size, const std::string& where) {
+  const Tensor& latents = file.at("latents", where);
+  const std::string clips_text = metadata(file, "clips", where);
+  std::vector<NamedLatent> out;
+  try {
+    const auto clips = nlohmann::json::parse(clips_text);
+    if (!clips.is_array() || latents.shape.size() != 2 || latents.shape[0] != static_cast<int64_t>(clips.size()) ||
+        latents.shape[1] != latent_size)
+      fail("{}: the table of latents does not fit the list of clips", where);
+    for (size_t i = 0; i < clips.size(); ++i) {
+      NamedLatent latent;
+      latent.name = clips[i].at("name").get<std::string>();
+      latent.tags = clips[i].at("tags").get<std::vector<std::string>>();
+      latent.duration = clips[i].at("duration").get<float>();
+      latent.z = Eigen::Map<const Eigen::VectorXf>(latents.data.data() + i * latent_size, latent_size);
+      out.push_back(std::move(latent));
+    }
+  } catch (const nlohmann::json::exception& e) {
+    fail("{}: damaged list of clips: {}", where, e.what());
+  }
+  return out;
+}
+
 Policy load_policy(const std::filesystem::path& path) {
   const auto file_path = std::filesystem::is_directory(path) ? path / "policy.safetensors" : path;
   return parse_policy(read_file(file_path), file_path.string());
@@ -116,26 +139,7 @@ Policy parse_policy(const std::string& bytes, const std::string& where) {
       policy.obs_mean.size() + policy.style.output_size() != policy.actor.input_size())
     fail("{}: normaliser, style branch and actor do not fit together", where);
 
-  // latents of the clips, by name
-  const Tensor& latents = file.at("latents", where);
-  const std::string clips_text = metadata(file, "clips", where);
-  try {
-    const auto clips = nlohmann::json::parse(clips_text);
-    if (!clips.is_array() || latents.shape.size() != 2 || latents.shape[0] != static_cast<int64_t>(clips.size()) ||
-        latents.shape[1] != policy.latent_size)
-      fail("{}: the table of latents does not fit the list of clips", where);
-    for (size_t i = 0; i < clips.size(); ++i) {
-      NamedLatent latent;
-      latent.name = clips[i].at("name").get<std::string>();
-      latent.tags = clips[i].at("tags").get<std::vector<std::string>>();
-      latent.duration = clips[i].at("duration").get<float>();
-      latent.z = Eigen::Map<const Eigen::VectorXf>(latents.data.data() + i * policy.latent_size, policy.latent_size);
-      policy.latents.push_back(std::move(latent));
-    }
-  } catch (const nlohmann::json::exception& e) {
-    fail("{}: damaged list of clips: {}", where, e.what());
-  }
-
+  policy.latents = read_latents(file, policy.latent_size, where);
   for (const auto& [name, tensor] : file.tensors)
     if (!vector_of(tensor).allFinite()) fail("{}: tensor `{}` holds numbers that are not finite", where, name);
   return policy;

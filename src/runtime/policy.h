@@ -42,6 +42,9 @@ struct NamedLatent {
   float duration = 0.0f;  // of the clip, s
 };
 
+// Those of a policy or model file that `where` names. Throws Error if the file has none or they do not fit.
+std::vector<NamedLatent> read_latents(const SafeTensors& file, int latent_size, const std::string& where);
+
 struct Policy {
   std::string character_name;
   std::string character_mjcf;  // path relative to the repository or the policy file

@@ -200,6 +200,71 @@ TEST(BatchEnv, NoneFollowsWhereTheShareIsZero) {
   for (const float tracking : world.env.tracking()) EXPECT_LT(tracking, 0.0f);
 }
 
+// Where a policy learns more clips: these are followed, from wherever the character is when their latent comes, over
+// and over; the others never are.
+TEST(BatchEnv, OnlyNewClipsAreFollowedWheneverTheirLatentIsInForce) {
+  auto settings = following();
+  settings.latent_steps_min = settings.latent_steps_max = 12;
+  settings.episode_steps = 200;
+  World world(settings, 24);
+  const int first_new = world.library.num_clips() / 2;
+  ASSERT_GT(first_new, 0);
+  world.env.set_first_new(first_new);
+  world.env.reset_all();
+  int followed = 0, came_later = 0;
+  std::vector<int> since(24, 0);
+  for (int i = 0; i < 100; ++i) {
+    world.env.step(world.zero);
+    for (int e = 0; e < 24; ++e) {
+      const bool is_new = world.env.windows()[e].clip >= first_new;
+      EXPECT_EQ(world.env.tracking()[e] >= 0.0f, is_new) << e << " in step " << i;
+      followed += is_new, came_later += is_new && since[e] >= 12;
+      ++since[e];
+    }
+    const std::vector<uint8_t> fell(world.env.terminated().begin(), world.env.terminated().end()),
+        late(world.env.truncated().begin(), world.env.truncated().end());
+    world.env.reset_finished();
+    for (int e = 0; e < 24; ++e)
+      if (fell[e] || late[e]) since[e] = 0;
+  }
+  EXPECT_GT(followed, 100);
+  EXPECT_GT(came_later, 20);
+  EXPECT_LT(followed, 2000);
+
+  // saved and restored, they go on alike
+  const std::string saved = world.env.save();
+  World again(settings, 24);
+  again.env.set_first_new(first_new);
+  again.env.restore(saved);
+  for (int i = 0; i < 20; ++i)
+    for (World* w : {&world, &again}) w->env.step(w->zero), w->env.reset_finished();
+  EXPECT_TRUE(std::ranges::equal(world.env.tracking(), again.env.tracking()));
+}
+
+// A character that stands still strays from a clip that turns, though poses and speeds are alike.
+TEST(BatchEnv, TurningTooLittleAddsUp) {
+  const Character character = load_character(CALM_SOURCE_DIR "/assets/characters/human.xml");
+  const MotionLibrary library(character, load_motions(character, "builtin:"));
+  const auto straight = library.clip(library.clip_index("stand"));
+  const MotionLibrary turning(character, {straight, bend(character, straight, 1.5f)});
+  auto settings = following();
+  settings.follow_limit = 0.0f;
+  ThreadPool pool(1);
+  const PhysicsSettings physics;
+  const auto simulator = make_simulator("simd", character, physics, 1, pool);
+  BatchEnv env(character, turning, *simulator, pool, settings, physics, 3);
+  env.set_first_new(1);
+  env.start_from_clip(0, 1, 0.2f, {1, 2.0f});
+  std::vector<float> hold(character.num_dofs);
+  for (int d = 0; d < character.num_dofs; ++d)
+    hold[d] = (simulator->state().view(0).dof_pos[d] - character.action_offset[d]) / character.action_scale[d];
+  env.step(hold);
+  const float at_first = env.tracking()[0];
+  for (int i = 0; i < 25; ++i) env.step(hold);
+  EXPECT_GT(at_first, 0.6f);
+  EXPECT_LT(env.tracking()[0], 0.5f * at_first);
+}
+
 // The clip's time waits for a slower character and hurries after a faster one, by half a step a step.
 TEST(BatchEnv, TheClipsTimeAdapts) {
   auto settings = following();

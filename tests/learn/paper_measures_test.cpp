@@ -129,6 +129,7 @@ TEST(DirectedMeasures, TellStylesFromSteering) {
   ASSERT_EQ(m.styled_heading.size(), 1u);
   EXPECT_GT(m.styled_heading[0].style_score, 0.95);                    // it is the style
   EXPECT_LT(std::abs(m.styled_heading[0].heading_cosine.value), 0.7);  // and goes anywhere
+  EXPECT_LT(std::abs(m.styled_heading[0].heading_cosine_with_turns.value), 0.7);
   EXPECT_GE(m.styled_heading[0].stays_up.value, 0.8);
   ASSERT_EQ(m.strike.size(), 1u);
   EXPECT_LE(m.strike[0].strict.value, m.strike[0].loose.value);

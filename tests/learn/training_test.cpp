@@ -149,6 +149,49 @@ TEST(Training, TeachesToGetUpAndKeepsTheRest) {
   EXPECT_LT(keep_loss_after(10.0f), 0.5 * keep_loss_after(1e-6f));
 }
 
+// A list of five clips to start with, then all: the last ones are learnt, latents and encoder stay, and what the policy
+// does in the others is held.
+TEST(Training, TeachesNewClipsAndKeepsTheRest) {
+  std::vector<Clip> clips;
+  for (int c = 0; c + 1 < generated().num_clips(); ++c) clips.push_back(generated().clip(c));
+  const MotionLibrary fewer(human(), std::vector<Clip>(clips));
+  LowLevelTrainer first(tiny(), human(), fewer);
+  for (int i = 0; i < 3; ++i) first.iterate();
+  SafeTensors policy = first.export_policy();
+  policy.tensors.merge(first.export_encoder().tensors);
+
+  auto settings = tiny();
+  settings.update.keep_weight = 1.0f, settings.update.new_clips = true;
+  settings.warm_start.steps = 0;
+  settings.env.reset_fallen = settings.env.recover_in_place = 0.0f;
+  LowLevelTrainer second(settings, human(), generated());
+  second.start_from(policy, "test");
+  for (int i = 0; i < 4; ++i) second.iterate();
+  EXPECT_GT(second.stats().at("tracking"), 0.1);
+  const SafeTensors after = second.export_model();
+  EXPECT_EQ(after.tensors.at("encoder.0.weight").data, policy.tensors.at("encoder.0.weight").data);
+  EXPECT_NE(after.tensors.at("actor.body.0.weight").data, policy.tensors.at("actor.body.0.weight").data);
+  const auto& latents = after.tensors.at("latents").data;
+  const auto& known = policy.tensors.at("latents").data;
+  ASSERT_EQ(latents.size() / known.size(), 1u);
+  for (size_t i = 0; i < known.size(); ++i) EXPECT_NEAR(latents[i], known[i], 1e-4f);
+
+  // a checkpoint knows which clips those are
+  LowLevelTrainer resumed(settings, human(), generated());
+  resumed.load(second.save(), "test");
+  second.iterate(), resumed.iterate();
+  EXPECT_EQ(everything(resumed), everything(second));
+
+  // what cannot be: nothing new, and a new clip before known ones
+  EXPECT_THROW(LowLevelTrainer(settings, human(), fewer).start_from(policy, "test"), Error);
+  std::ranges::reverse(clips);
+  clips.insert(clips.begin(), generated().clip(generated().num_clips() - 1));
+  const MotionLibrary reversed(human(), std::move(clips));
+  EXPECT_THROW(LowLevelTrainer(settings, human(), reversed).start_from(policy, "test"), Error);
+  settings.update.keep_weight = 0.0f;
+  EXPECT_THROW(validate(settings), Error);
+}
+
 // Far from where a sample was drawn its ratio has no bound; its loss and gradient must have one.
 TEST(PpoActorLoss, IsFiniteHoweverFarThePolicyHasMoved) {
   const auto old_neglogp = torch::tensor({500.0f, 500.0f, 1.0f});

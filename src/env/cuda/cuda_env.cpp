@@ -75,7 +75,7 @@ env_kernels::Batch CudaEnv::batch() const {
   const DeviceState& s = simulator_->device_state();
   env_kernels::Batch batch;
   batch.rules = rules_, batch.layout = layout_, batch.num_envs = env_->num_envs_;
-  batch.rules.follow_share = env_->follow_share_;
+  batch.rules.follow_share = env_->follow_share_, batch.rules.first_new = env_->first_new_;
   batch.simulated = {s.body_pos, s.body_rot, s.body_vel,      s.body_ang_vel,
                      s.dof_pos,  s.dof_vel,  s.contact_force, s.diverged};
   batch.action_offset = action_offset_.data(), batch.action_scale = action_scale_.data();

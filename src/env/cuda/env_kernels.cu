@@ -102,9 +102,13 @@ __global__ void refresh_kernel(const __grid_constant__ Batch batch, const __grid
   const int frames = batch.rules.settings.discriminator_frames, numbers = features * frames;
   float *history = batch.history + env * numbers, *observation = batch.observations + env * size;
   const int row = batch.reset_row[env];
+  const auto follow_new = [&](const float* newest) {
+    if (thread == 0 && out.changed[env]) batch.rules.follow_new(batch.episodes[env], batch.windows[env].clip, newest);
+  };
   if (row < 0) {
     for (int i = thread; i < numbers; i += threads) history[i] = out.windows[env * numbers + i];
     for (int i = thread; i < size; i += threads) observation[i] = out.observations[env * size + i];
+    follow_new(out.windows + env * numbers);
     return;
   }
   const StateRows state = rows_of(batch, env);
@@ -117,10 +121,12 @@ __global__ void refresh_kernel(const __grid_constant__ Batch batch, const __grid
       moment = moment < first ? first : moment;
       history[i] = moments.features[moment * features + i % features];
     }
+    follow_new(moments.features + static_cast<int64_t>(row) * features);
     return;
   }
   if (thread == 0) write_motion_feature_rows(batch.layout, state, history);
   __syncthreads();
+  follow_new(history);
   for (int i = features + thread; i < numbers; i += threads) history[i] = history[i % features];
 }
 
