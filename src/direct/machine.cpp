@@ -87,6 +87,14 @@ Command command_of(const Machine& machine, const MachinePlace& place, const Sens
 
 }  // namespace
 
+bool strikes(const Machine& machine) {
+  for (const MachineState& state : machine.states)
+    for (const Transition& transition : state.transitions)
+      for (const Condition& c : transition.when)
+        if (c.what == Condition::What::kTargetDown || c.what == Condition::What::kTargetLeans) return true;
+  return false;
+}
+
 MachinePlace begin(const Machine& machine) { return {machine.start, 0.0f, false, -1.0f}; }
 
 Tick tick(const Machine& machine, const MachinePlace& place, const Senses& senses) {

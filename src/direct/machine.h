@@ -104,6 +104,8 @@ struct Tick {
 };
 
 MachinePlace begin(const Machine& machine);
+// Whether it waits for its target to lean or to lie: for a place there is nothing to wait for.
+bool strikes(const Machine& machine);
 // One control step. A fall leads through getting up and back to the state that it happened in.
 Tick tick(const Machine& machine, const MachinePlace& place, const Senses& senses);
 

@@ -23,9 +23,13 @@ void Stage::start(int i, float heading, const Vec2& at) {
   root.rot = quat_about_z(heading) * root.rot;
   actors_.place(i, root, standing.dof_pos, standing.dof_vel);
   director_.forget(i);
+  start_machine(i);
+  set_target(i, at);
+}
+
+void Stage::start_machine(int i) {
   steps_[i] = 0, places_[i] = begin(machine_);
   transitions_[i].clear(), events_[i].clear();
-  set_target(i, at);
 }
 
 void Stage::set_target(int i, const Vec2& at) {

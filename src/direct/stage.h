@@ -19,8 +19,11 @@ class Stage {
 
   // Puts character i at the origin in the standing pose, facing `heading`, and starts its machine; its target at `at`.
   void start(int i, float heading, const Vec2& at);
+  // Starts its machine, and time, anew where the character is.
+  void start_machine(int i);
   // Where its target is from now on: a pillar is put up there, standing.
   void set_target(int i, const Vec2& at);
+  TargetKind target_kind() const { return target_; }
   void send(int i, const std::string& event);  // in the next step
 
   // One control step of all.
@@ -28,6 +31,7 @@ class Stage {
 
   // As of the last step.
   Senses senses(int i) const;
+  const Machine& machine() const { return machine_; }
   const MachinePlace& place(int i) const { return places_[i]; }
   const Command& command(int i) const { return commands_[i]; }
   const std::string& transition(int i) const { return transitions_[i]; }  // taken in it; empty if none

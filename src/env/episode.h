@@ -245,7 +245,7 @@ struct EpisodeRules {
       const int yaw_rate = 1 + 6 + 3 + 2;
       const float faster = features[yaw_rate] - moments.features[best_moment * moments.num_features + yaw_rate];
       episode.turned += dt * (faster - episode.turned / kTurnMemory);
-      best += 2.0f * episode.turned * episode.turned;
+      best += 0.5f * episode.turned * episode.turned;
     }
     return expf(-best);
   }

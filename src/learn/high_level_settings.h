@@ -43,7 +43,8 @@ struct HighLevelSettings {
   int horizon = 32;      // decisions a rollout
   double samples = 1e8;  // decisions in all
   double checkpoint_minutes = 10.0;
-  // Clips to move like; none: every clip whose root moves at least at min_speed along the floor.
+  // Clips to move like; none: every clip whose root moves at least at min_speed along the floor and that is not tagged
+  // `bend`.
   std::vector<std::string> styles;
   float min_speed = 0.3f;          // m/s
   std::string base_clip = "walk";  // whose latent a task without styles departs from

@@ -88,8 +88,11 @@ void find_styles(const HighLevelSettings& settings, const Policy& policy, const 
   if (!settings.styles.empty())
     for (const std::string& name : settings.styles) take(policy.latent_index(name));
   else
-    for (size_t i = 0; i < policy.latents.size(); ++i)
-      if (library.clip_index(policy.latents[i].name) >= 0) take(static_cast<int>(i));
+    for (size_t i = 0; i < policy.latents.size(); ++i) {
+      // a path that bends is what it steers with, not a style
+      const bool bends = std::ranges::count(policy.latents[i].tags, "bend") > 0;
+      if (!bends && library.clip_index(policy.latents[i].name) >= 0) take(static_cast<int>(i));
+    }
   if (styles.empty()) fail("styles: no clip moves at {} m/s; name them in `styles`", settings.min_speed);
 }
 

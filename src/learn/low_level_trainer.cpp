@@ -68,6 +68,8 @@ float log_sigma_at(const NetworkSettings& n, double samples) {
   return n.log_sigma + static_cast<float>(t) * (n.log_sigma_end - n.log_sigma);
 }
 
+constexpr double kTaughtSamples = 1.5e6;  // in which a policy that learns new clips is taught to begin as it did
+
 // Share of the episodes that could follow their clip which do.
 double follow_share(const LowLevelSettings& settings, double samples) {
   const RewardSettings& reward = settings.reward;

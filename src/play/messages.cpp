@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
+#include "env/task_table.h"
 
 namespace calm {
 
@@ -51,7 +52,9 @@ T field(const json& message, const char* name, const char* kind, bool (json::*is
 
 std::string scene_message(const Session& session) {
   const Character& character = session.character();
-  json bodies = json::array(), clips = json::array();
+  json bodies = json::array(), clips = json::array(), machines = json::array();
+  for (const Machine& machine : session.machines()) machines.push_back(machine.name);
+  const Prop pillar = strike_pillar();
   for (const Body& body : character.bodies)
     bodies.push_back({{"name", body.name}, {"parent", body.parent}, {"shapes", json::array()}});
   for (const Shape& shape : character.shapes)
@@ -68,7 +71,9 @@ std::string scene_message(const Session& session) {
                {"stand_height", character.stand_height},
                {"control_rate", session.settings().physics.control_rate},
                {"bodies", std::move(bodies)},
-               {"clips", std::move(clips)}});
+               {"clips", std::move(clips)},
+               {"machines", std::move(machines)},
+               {"target", {{"kind", kind_name(pillar.kind)}, {"size", numbers(pillar.size)}}}});
 }
 
 std::string status_message(const Session& session) {
@@ -76,6 +81,8 @@ std::string status_message(const Session& session) {
   const int clip = session.clip();
   return dump({{"type", "status"},
                {"clip", clip < 0 ? json() : json(session.policy().latents[clip].name)},
+               {"machine", session.machine() < 0 ? json() : json(session.machines()[session.machine()].name)},
+               {"state", session.machine_state()},
                {"paused", session.paused()},
                {"auto_reset", session.auto_reset()},
                {"fallen", s.fallen},
@@ -101,7 +108,10 @@ std::string encode_frame(const Session& session) {
   append(out, static_cast<uint16_t>(bodies));
   append(out, static_cast<uint32_t>(statistics.ticks));
   append(out, session.epoch());
-  append(out, static_cast<uint32_t>((session.paused() ? 1 : 0) | (statistics.fallen ? 2 : 0)));
+  append(out, static_cast<uint32_t>((session.paused() ? 1 : 0) | (statistics.fallen ? 2 : 0) |
+                                    (session.target_kind() == TargetKind::kPillar  ? 4
+                                     : session.target_kind() == TargetKind::kPlace ? 8
+                                                                                   : 0)));
   append(out, statistics.root_speed);
   append(out, session.time());
   append(out, statistics.root_height);
@@ -113,6 +123,12 @@ std::string encode_frame(const Session& session) {
     out.append(reinterpret_cast<const char*>(&state.body_rot[4 * b]), 4 * sizeof(float));
   }
   for (size_t b = 0; b < bodies; ++b) append(out, ConstVec3Map(&state.contact_force[3 * b]).norm());
+  if (session.target_kind() != TargetKind::kNone) {
+    const RootState target = session.target();
+    for (const float x : {target.pos.x(), target.pos.y(), target.pos.z(), target.rot.x(), target.rot.y(),
+                          target.rot.z(), target.rot.w()})
+      append(out, x);
+  }
   return out;
 }
 
@@ -122,6 +138,7 @@ ClientMessage parse_client_message(const std::string& text) {
   if (!message.is_object()) fail("the message must be an object");
   const auto type = field<std::string>(message, "type", "string", &json::is_string);
   if (type == "command") return CommandClip{field<std::string>(message, "clip", "string", &json::is_string)};
+  if (type == "machine") return CommandMachine{field<std::string>(message, "machine", "string", &json::is_string)};
   if (type == "pause") {
     if (!message.contains("paused")) return CommandTogglePause{};
     return CommandPause{field<bool>(message, "paused", "boolean", &json::is_boolean)};
@@ -138,6 +155,7 @@ void apply_message(const ClientMessage& message, Session& session) {
   struct Apply {
     Session& session;
     void operator()(const CommandClip& c) const { session.select_clip(c.clip); }
+    void operator()(const CommandMachine& c) const { session.select_machine(c.machine); }
     void operator()(const CommandPause& c) const { session.set_paused(c.paused); }
     void operator()(const CommandTogglePause&) const { session.set_paused(!session.paused()); }
     void operator()(const CommandStep&) const { session.step_once(); }

@@ -1,8 +1,10 @@
-// A play session: one simulated character, moved by a policy that acts out the clip it is told.
+// A play session: one simulated character, moved by a policy that acts out the clip it is told, or by a state machine
+// that directs it to a target: a pillar to strike, or a place.
 //
-// Input: a character and a policy that fits it (check_policy_fits). Output: the simulated state after each tick, one
-// control step (1/30 s) long, and statistics of the session.
-// Ownership: character, policy and pool must outlive the session. Threads: none inside; one thread at a time calls it
+// Input: a character and a policy that fits it (check_policy_fits); for state machines also a high-level policy of the
+// task `directed`. Output: the simulated state after each tick, one control step (1/30 s) long, and statistics of the
+// session.
+// Ownership: character, policies, machines and pool must outlive the session. Threads: none inside; one thread at a time calls it
 // (play/server.h owns the loop). Errors: Error from the constructor and for unknown clip names; never from tick().
 #pragma once
 
@@ -12,9 +14,7 @@
 
 #include "base/rng.h"
 #include "base/threads.h"
-#include "env/actors.h"
-#include "runtime/policy.h"
-#include "sim/simulator.h"
+#include "direct/stage.h"
 
 namespace calm {
 
@@ -27,6 +27,8 @@ struct SessionSettings {
   bool auto_reset = false;        // stand it up again when it stays down
   float auto_reset_after = 4.0f;  // s it may lie before that
   float risen_share = 0.75f;      // of the standing root height: higher than this, a fallen character has got up
+  float target_distance = 4.0f;   // m at which a machine's target is put up
+  float again_after = 3.0f;       // s in a machine's final state, until it has another target
 };
 
 // What a session has seen so far. Resets do not clear it.
@@ -43,7 +45,8 @@ struct SessionStatistics {
 
 class Session {
  public:
-  Session(const Character& character, const Policy& policy, const SessionSettings& settings, ThreadPool& pool);
+  Session(const Character& character, const Policy& policy, const SessionSettings& settings, ThreadPool& pool,
+          const HighLevelPolicy* high = nullptr, std::span<const Machine> machines = {});
 
   // One control step: observation -> policy -> PD targets -> physics.
   void tick();
@@ -54,6 +57,8 @@ class Session {
   // Acts out a clip from here on. Error if the policy does not know it.
   void select_clip(const std::string& name);
   void select_clip(int index);  // of policy.latents
+  // Is directed by a machine from here on, until a clip is selected. Error if there is none of that name.
+  void select_machine(const std::string& name);
   void set_paused(bool paused) { paused_ = paused; }
   void step_once();  // pauses, and makes one step
   void reset();      // to the standing pose at the origin, at rest
@@ -63,10 +68,16 @@ class Session {
   const Character& character() const { return character_; }
   const Policy& policy() const { return policy_; }
   const SessionSettings& settings() const { return settings_; }
-  const BatchState& state() const { return simulator_->state(); }
+  const BatchState& state() const { return actors_.state(); }
   const SessionStatistics& statistics() const { return statistics_; }
-  const Eigen::VectorXf& latent() const { return z_; }  // in force, unit
-  int clip() const { return clip_; }                    // commanded, index into policy.latents; -1 if there is none
+  Eigen::VectorXf latent() const { return actors_.latent(0).transpose(); }  // in force, unit
+  int clip() const { return clip_; }  // commanded, index into policy.latents; -1 if there is none
+  std::span<const Machine> machines() const { return machines_; }
+  int machine() const { return machine_; }  // that directs it, index into machines; -1: none
+  std::string machine_state() const;        // its state's name, "get up" while it gets up
+  // Of the machine; kNone if none directs. The pose of the pillar's middle, or of the place on the floor.
+  TargetKind target_kind() const { return stage_ ? stage_->target_kind() : TargetKind::kNone; }
+  RootState target() const;
   bool paused() const { return paused_; }
   bool auto_reset() const { return settings_.auto_reset; }
   double time() const { return static_cast<double>(statistics_.ticks) * dt_; }  // s simulated
@@ -75,18 +86,24 @@ class Session {
 
  private:
   void blend_latent();
+  void direct();
+  void put_up_target();
+  void put_pillar_aside();
   void observe_outcome(const Vec3& root_before);
 
   const Character& character_;
   const Policy& policy_;
   SessionSettings settings_;
-  std::unique_ptr<Simulator> simulator_;
+  Actors actors_;  // one
+  std::span<const Machine> machines_;
+  std::unique_ptr<Director> director_;  // if there is a high-level policy
+  std::unique_ptr<Stage> stage_;        // while a machine directs
+  int machine_ = -1;
+  int steps_final_ = 0;  // control steps in a final state
   Rng rng_;
   double dt_;
 
-  Eigen::VectorXf obs_;         // (observation)
-  std::vector<float> targets_;  // (dof) rad
-  Eigen::VectorXf z_, z_from_, z_to_;
+  Eigen::VectorXf z_from_, z_to_;
   int blend_step_ = 0;  // of blend_steps, which is the end
   int clip_ = -1;
   bool paused_ = false;

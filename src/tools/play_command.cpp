@@ -1,13 +1,18 @@
 #include <fmt/format.h>
 #include <spawn.h>
+#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <cstdio>
 #include <cstdlib>
+#include <optional>
 
 #include "base/error.h"
+#include "direct/machine_file.h"
 #include "play/server.h"
 #include "tools/commands.h"
+#include "tools/paths.h"
+#include "tools/policy_files.h"
 
 extern char** environ;
 
@@ -18,7 +23,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct PlayOptions {
-  std::string policy, character, clip, sim = "simd", host = "127.0.0.1";
+  std::string policy, character, clip, high, machine, machines = "configs/state_machines", sim = "simd",
+                                                         host = "127.0.0.1";
   std::string web = CALM_SOURCE_DIR "/web/dist";
   int port = 8080;
   double seconds = 0.0;
@@ -26,16 +32,21 @@ struct PlayOptions {
   bool headless = false, auto_reset = false;
 };
 
-// The MJCF that the policy names: beside the policy, in the repository, or from here.
-fs::path find_character(const Policy& policy, const PlayOptions& options) {
-  if (!options.character.empty()) return options.character;
-  const fs::path named = policy.character_mjcf;
-  const fs::path policy_path = options.policy;
-  const fs::path folder = fs::is_directory(policy_path) ? policy_path : policy_path.parent_path();
-  for (const fs::path& candidate : {folder / named, fs::path(CALM_SOURCE_DIR) / named, named})
-    if (fs::is_regular_file(candidate)) return candidate;
-  fail("{}: its character `{}` lies neither beside it nor in {}; give its MJCF with --character", options.policy,
-       policy.character_mjcf, CALM_SOURCE_DIR);
+// Those of a folder that fit the policy and hold no mistake; the others are for other policies.
+std::vector<Machine> find_machines(const fs::path& folder, const Policy& policy) {
+  if (!fs::is_directory(folder)) fail("{}: is no folder of state machines; see --machines", folder.string());
+  std::vector<fs::path> files;
+  for (const auto& entry : fs::directory_iterator(folder))
+    if (entry.path().extension() == ".yaml") files.push_back(entry.path());
+  std::ranges::sort(files);
+  std::vector<Machine> machines;
+  for (const fs::path& file : files) {
+    if (check_machine(file, policy).empty())
+      machines.push_back(load_machine(file, policy));
+    else
+      spdlog::info("{}: does not fit this policy; `calm fsm check` says why", file.string());
+  }
+  return machines;
 }
 
 void open_browser(const std::string& url) {
@@ -48,18 +59,25 @@ void open_browser(const std::string& url) {
 }
 
 void play(const PlayOptions& options) {
-  const Policy policy = load_policy(options.policy);
-  const Character character = load_character(find_character(policy, options));
-  check_policy_fits(policy, character, options.policy);
+  const PolicyFiles files = open_policy(own_or_given(options.policy), options.character);
+  const fs::path beside = files.path.parent_path() / "high_level.safetensors";
+  const fs::path high_path = options.high.empty() && fs::exists(beside) ? beside : own_or_given(options.high);
+  std::optional<HighLevelPolicy> high;
+  std::vector<Machine> machines;
+  if (!high_path.empty()) {
+    high = load_high_level_policy(high_path, files.policy);
+    machines = find_machines(own_or_given(options.machines), files.policy);
+  }
 
   SessionSettings settings;
   settings.backend = options.sim;
-  settings.physics = physics_of_policy(policy);
+  settings.physics = physics_of_policy(files.policy);
   settings.seed = options.seed;
   settings.auto_reset = options.auto_reset;
   ThreadPool pool(1);
-  Session session(character, policy, settings, pool);
+  Session session(files.character, files.policy, settings, pool, high ? &*high : nullptr, machines);
   if (!options.clip.empty()) session.select_clip(options.clip);
+  if (!options.machine.empty()) session.select_machine(options.machine);
 
   Server server(session, {.host = options.host,
                           .port = options.port,
@@ -84,6 +102,10 @@ void add_play_command(CLI::App& app) {
   command->add_option("policy", options->policy, "policy file (.safetensors), or the folder that holds it")->required();
   command->add_option("--character", options->character, "MJCF file, instead of the one that the policy names");
   command->add_option("--clip", options->clip, "clip to begin with; default: the policy's first");
+  command->add_option("--high", options->high,
+                      "high-level policy, which state machines need; default: the one beside the policy");
+  command->add_option("--machine", options->machine, "state machine to begin with, by its name");
+  command->add_option("--machines", options->machines, "folder of state machines")->capture_default_str();
   command->add_option("--port", options->port, "port of the page; 0 takes any free one")->capture_default_str();
   command->add_option("--host", options->host, "address to serve on; 0.0.0.0 lets other machines in")
       ->capture_default_str();

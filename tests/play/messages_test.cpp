@@ -76,6 +76,27 @@ TEST_F(MessagesTest, FrameHoldsThePose) {
   EXPECT_GT(carried, 50.0f);
 }
 
+TEST_F(MessagesTest, FrameAndStatusTellOfTheMachine) {
+  const auto session = make_directed_session();
+  const json scene = json::parse(scene_message(*session));
+  EXPECT_EQ(scene["machines"], json({"act", "strike"}));
+  EXPECT_EQ(scene["target"]["kind"], "box");
+  EXPECT_TRUE(json::parse(status_message(*session))["machine"].is_null());
+  const size_t without = encode_frame(*session).size();
+  for (const auto& [name, flag] : {std::pair{"act", 8u}, {"strike", 4u}}) {
+    apply_message(parse_client_message(fmt::format(R"({{"type":"machine","machine":"{}"}})", name)), *session);
+    const json status = json::parse(status_message(*session));
+    EXPECT_EQ(status["machine"], name);
+    EXPECT_EQ(status["state"], "begin");
+    const std::string frame = encode_frame(*session);
+    ASSERT_EQ(frame.size(), without + 28);
+    EXPECT_EQ(read<uint32_t>(frame, 16), flag);
+    EXPECT_EQ(read<float>(frame, without), session->target().pos.x());
+    EXPECT_EQ(read<float>(frame, without + 24), session->target().rot.w());
+  }
+  EXPECT_THROW(apply_message(parse_client_message(R"({"type":"machine","machine":"fly"})"), *session), Error);
+}
+
 TEST_F(MessagesTest, CommandsDoWhatTheySay) {
   const auto session = make_session();
   auto tell = [&](const char* text) { apply_message(parse_client_message(text), *session); };
@@ -110,6 +131,7 @@ TEST_F(MessagesTest, DamagedMessagesAreErrors) {
                                R"({"type":"dance"})",
                                R"({"type":"command"})",
                                R"({"type":"command","clip":[1]})",
+                               R"({"type":"machine"})",
                                R"({"type":"pause","paused":1})",
                                R"({"type":"auto_reset"})",
                                R"({"type":"ping"})"};

@@ -79,6 +79,55 @@ TEST_F(SessionTest, RefusesUnknownClip) {
   EXPECT_EQ(session->clip(), 0);
 }
 
+TEST_F(SessionTest, AMachineDirectsItUntilAClipIsSelected) {
+  const auto session = make_directed_session({.again_after = 0.5f});
+  EXPECT_EQ(session->target_kind(), TargetKind::kNone);
+  session->select_machine("act");
+  EXPECT_EQ(session->machine(), 0);
+  EXPECT_EQ(session->machine_state(), "begin");
+  EXPECT_EQ(session->target_kind(), TargetKind::kPlace);
+  const Vec3 first = session->target().pos;
+  EXPECT_NEAR(first.head<2>().norm(), 4.0f, 1e-3);
+  run(*session, 5);
+  EXPECT_EQ(session->clip(), 1);
+  run(*session, 5);
+  EXPECT_EQ(session->machine_state(), "done");
+  EXPECT_EQ(session->target().pos, first);
+  run(*session, 16);  // then there is another target, and it begins anew
+  EXPECT_NE(session->target().pos, first);
+  EXPECT_EQ(session->machine_state(), "begin");
+  session->select_clip("stand");
+  EXPECT_EQ(session->machine(), -1);
+  EXPECT_EQ(session->machine_state(), "");
+  EXPECT_EQ(session->target_kind(), TargetKind::kNone);
+  run(*session, 12);
+  EXPECT_EQ(session->clip(), 0);
+  EXPECT_NEAR(session->latent()[0], 1.0f, 1e-5);
+}
+
+TEST_F(SessionTest, APillarStandsWhereAMachineStrikes) {
+  const auto session = make_directed_session();
+  session->select_machine("strike");
+  ASSERT_EQ(session->target_kind(), TargetKind::kPillar);
+  run(*session, 30);
+  const RootState pillar = session->target();
+  EXPECT_NEAR(pillar.pos.head<2>().norm(), 4.0f, 0.01f);
+  EXPECT_GT((pillar.rot * Vec3::UnitZ()).z(), 0.999f);
+  EXPECT_EQ(session->machine_state(), "begin");
+  session->reset();  // the machine starts anew, with another target
+  EXPECT_NEAR(session->target().pos.head<2>().norm(), 4.0f, 0.01f);
+  EXPECT_NE(session->target().pos, pillar.pos);
+}
+
+TEST_F(SessionTest, RefusesUnknownMachine) {
+  const auto directed = make_directed_session(), undirected = make_session();
+  for (const auto* session : {&directed, &undirected}) {
+    EXPECT_THROW((*session)->select_machine("fly"), Error);
+    EXPECT_EQ((*session)->machine(), -1);
+  }
+  EXPECT_TRUE(undirected->machines().empty());
+}
+
 TEST_F(SessionTest, PauseStandsStillAndStepsSingly) {
   const auto session = make_session();
   session->set_paused(true);

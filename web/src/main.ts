@@ -102,6 +102,7 @@ function receive(message: ServerMessage): void {
       layout();
       chart.clear();
       clips.set(message.clips);
+      showMachines(message.machines);
       element("character").textContent = message.character;
       document.title = `CALM · ${message.character}`;
       break;
@@ -128,14 +129,37 @@ function show(frame: Frame): void {
     stage?.clearTrail();
   }
   if (frames % kTrailEvery === 0) stage?.addTrailPoint(frame.poses[0]!, frame.poses[1]!);
+  stage?.setTarget(frame.target);
   chart.add(frame.time, frame.speed, frame.height);
   element("speed").textContent = frame.speed.toFixed(2);
   element("height").textContent = frame.height.toFixed(2);
   element("time").textContent = frame.time.toFixed(1);
 }
 
+// One button a machine, above the clips; none where there is no high-level policy.
+function showMachines(names: string[]): void {
+  element("machines").hidden = names.length === 0;
+  element("machine-list").replaceChildren(...names.map((name) => {
+    const button = document.createElement("button");
+    button.className = "clip";
+    button.dataset.machine = name;
+    button.setAttribute("aria-pressed", "false");
+    const label = document.createElement("span");
+    label.className = "label";
+    label.textContent = name.replaceAll("_", " ");
+    button.append(label);
+    button.addEventListener("click", () => connection.send({ type: "machine", machine: name }));
+    return button;
+  }));
+}
+
 function showStatus(now: StatusMessage): void {
-  clips.setActive(now.clip);
+  clips.setActive(now.machine === null ? now.clip : null);
+  for (const button of element("machine-list").querySelectorAll("button"))
+    button.setAttribute("aria-pressed", String(button.dataset.machine === now.machine));
+  element("machine-state").hidden = now.machine === null;
+  element("machine-state").textContent =
+    now.machine === null ? "" : `${now.machine}: ${now.state} (${(now.clip ?? "").replaceAll("_", " ")})`;
   const pause = element("pause");
   pause.setAttribute("aria-pressed", String(now.paused));
   pause.querySelector(".label")!.textContent = now.paused ? "Resume" : "Pause";
@@ -239,6 +263,8 @@ Object.defineProperty(window, "calm", {
     get status() { return status && { ...status }; },
     get character() { return scene?.character ?? null; },
     get bodies() { return scene?.bodies.map((body) => body.name) ?? []; },
+    get machines() { return scene?.machines ?? []; },
+    get target() { return playback?.newest?.target ? [...playback.newest.target.pose] : null; },
     get clips() { return scene?.clips.map((clip) => clip.name) ?? []; },
     get latency() { return latency; },
     get root_on_screen() { return stage?.rootOnScreen() ?? null; },

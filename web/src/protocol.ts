@@ -28,11 +28,15 @@ export interface SceneMessage {
   control_rate: number; // Hz
   bodies: BodyData[];
   clips: ClipData[];
+  machines: string[];
+  target: { kind: ShapeData["kind"]; size: [number, number, number] }; // the pillar
 }
 
 export interface StatusMessage {
   type: "status";
   clip: string | null;
+  machine: string | null; // that directs it
+  state: string; // of the machine
   paused: boolean;
   auto_reset: boolean;
   fallen: boolean;
@@ -49,6 +53,7 @@ export type ServerMessage =
 
 export type ClientMessage =
   | { type: "command"; clip: string }
+  | { type: "machine"; machine: string }
   | { type: "pause"; paused: boolean }
   | { type: "step" }
   | { type: "reset" }
@@ -65,10 +70,16 @@ export interface Frame {
   height: number; // m
   poses: Float32Array; // (bodies x 7) position, rotation x y z w
   forces: Float32Array; // (bodies) N
+  target: Target | null;
+}
+
+export interface Target {
+  kind: "pillar" | "place";
+  pose: Float32Array; // position, rotation x y z w
 }
 
 const kMagic = 0x4d4c4143; // "CALM"
-const kVersion = 1;
+const kVersion = 2;
 const kHeaderSize = 40;
 
 // Null for what is no frame of our version.
@@ -77,7 +88,10 @@ export function parseFrame(buffer: ArrayBuffer): Frame | null {
   const view = new DataView(buffer);
   const bodies = view.getUint16(6, true);
   if (view.getUint32(0, true) !== kMagic || view.getUint16(4, true) !== kVersion) return null;
-  if (buffer.byteLength !== kHeaderSize + bodies * 32) return null;
+  const flags = view.getUint32(16, true);
+  const kind = flags & 4 ? "pillar" : flags & 8 ? "place" : null;
+  const end = kHeaderSize + bodies * 32;
+  if (buffer.byteLength !== end + (kind ? 28 : 0)) return null;
   return {
     tick: view.getUint32(8, true),
     epoch: view.getUint32(12, true),
@@ -86,5 +100,6 @@ export function parseFrame(buffer: ArrayBuffer): Frame | null {
     height: view.getFloat32(32, true),
     poses: new Float32Array(buffer, kHeaderSize, bodies * 7),
     forces: new Float32Array(buffer, kHeaderSize + bodies * 28, bodies),
+    target: kind && { kind, pose: new Float32Array(buffer, end, 7) },
   };
 }

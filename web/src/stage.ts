@@ -2,7 +2,7 @@
 // World: z up, metres, as in the simulation.
 import * as THREE from "three";
 import { OrbitControls } from "three/addons/controls/OrbitControls.js";
-import type { SceneMessage, ShapeData } from "./protocol";
+import type { SceneMessage, ShapeData, Target } from "./protocol";
 
 THREE.Object3D.DEFAULT_UP.set(0, 0, 1);
 
@@ -41,6 +41,8 @@ export class Stage {
   private readonly ground = makeGround();
   private readonly trail = makeTrail();
   private readonly character = new THREE.Group();
+  private pillar: THREE.Mesh | null = null;
+  private readonly place = makePlace();
   private bodies: { group: THREE.Group; materials: THREE.MeshStandardMaterial[] }[] = [];
   private readonly followed = new THREE.Vector3(0, 0, 0.9);
   private readonly root = new THREE.Vector3(0, 0, 0.9);
@@ -80,7 +82,7 @@ export class Stage {
     rim.position.set(-3, 4, 2);
     this.scene.add(rim);
 
-    this.scene.add(this.ground, this.trail, this.character);
+    this.scene.add(this.ground, this.trail, this.character, this.place);
     this.applyQuality();
 
     this.controls = new OrbitControls(this.camera, canvas);
@@ -111,6 +113,13 @@ export class Stage {
       this.character.add(group);
       return { group, materials };
     });
+    if (this.pillar) {
+      this.scene.remove(this.pillar);
+      this.pillar.geometry.dispose();
+    }
+    this.pillar = makeShape({ ...message.target, pos: [0, 0, 0], rot: [0, 0, 0, 1], rgba: [0.86, 0.55, 0.27, 1] });
+    this.pillar.visible = false;
+    this.scene.add(this.pillar);
     this.followed.set(0, 0, message.stand_height);
     this.controls.target.copy(this.followed);
     this.clearTrail();
@@ -159,6 +168,18 @@ export class Stage {
     this.root.fromArray(poses, 0);
     this.forces = forces;
     this.tintContacts();
+  }
+
+  // Where the character is bound for.
+  setTarget(target: Target | null): void {
+    for (const [mesh, kind] of [[this.pillar, "pillar"], [this.place, "place"]] as const) {
+      if (!mesh) continue;
+      mesh.visible = target?.kind === kind;
+      if (!target || !mesh.visible) continue;
+      mesh.position.fromArray(target.pose, 0);
+      mesh.quaternion.fromArray(target.pose, 3);
+    }
+    this.stale = true;
   }
 
   // Bodies that touch something glow by the force.
@@ -304,6 +325,16 @@ function makeGround(): THREE.Mesh<THREE.PlaneGeometry, THREE.MeshLambertMaterial
     new THREE.PlaneGeometry(extent, extent), new THREE.MeshLambertMaterial({ map: texture }));
   ground.receiveShadow = true;
   return ground;
+}
+
+// A ring on the ground.
+function makePlace(): THREE.Mesh {
+  const ring = new THREE.Mesh(
+    new THREE.RingGeometry(0.42, 0.5, 48), new THREE.MeshBasicMaterial({ color: 0xf2b35d, transparent: true, opacity: 0.9 }));
+  const lifted = ring.geometry.getAttribute("position") as THREE.BufferAttribute;
+  for (let i = 0; i < lifted.count; ++i) lifted.setZ(i, 0.006);
+  ring.visible = false;
+  return ring;
 }
 
 // Where the root has been, drawn on the ground.
