@@ -11,7 +11,7 @@
 namespace calm {
 
 struct DirectedSettings {
-  std::vector<std::string> styles = {"run_start", "walk", "sneak"};
+  std::vector<std::string> styles = {"run", "walk", "sneak"};
   std::vector<std::string> strikes = {"kick_right", "punch_right", "lunge_punch_right"};  // final acts at a pillar
   std::vector<std::string> stays = {"stand", "raise_arms", "crouch"};                     // at a place
   std::string slow_style = "walk";  // which a style faster than 2 m/s gives way to near the target

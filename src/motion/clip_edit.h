@@ -20,8 +20,8 @@ Clip resample(const Character& character, const Clip& clip, float fps);
 
 // The same motion along a path that turns by `rate` more, rad/s, to the left where positive; the whole body leans into
 // the bend as a runner does, by atan(speed rate / g) about where its weight stands, the speed smoothed over a step.
-// Velocities are computed anew. For rates up to that of a tight turn: feet are not planted anew, so that a foot which
-// stands turns with the path.
+// A foot that stands keeps its place and its direction on the floor, and turns to the path's while it swings; hips turn
+// by half a radian at most for it. Velocities are computed anew.
 Clip bend(const Character& character, const Clip& clip, float rate);
 
 }  // namespace calm

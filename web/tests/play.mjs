@@ -3,7 +3,7 @@
 // CALM_BINARY: the program (default: the release build). CALM_POLICY: the policy to play; where there is none, one that
 // make_test_policy, beside the program, writes. CALM_SCREENSHOTS: folder that keeps the pictures.
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
@@ -33,6 +33,20 @@ export function testPolicy() {
     if (made.status !== 0) throw new Error(`${tool}: ${made.error ?? made.stderr}`);
   }
   return file;
+}
+
+// A folder with two state machines for that policy, and one for another.
+export function testMachines() {
+  const machines = path.join(folder, "machines");
+  mkdirSync(machines, { recursive: true });
+  const machine = (name, clip, when) => writeFileSync(path.join(machines, `${name}.yaml`), [
+    `machine: ${name}`, "start: begin", "states:",
+    `  begin:`, `    act: ${clip}`, `    until:`, `      - {when: ${when}, go: done}`,
+    `  done:`, `    act: stand`, `    final: true`, ""].join("\n"));
+  machine("arms", "bend left_shoulder", "time > 0.5 s");
+  machine("wait", "bend left_shoulder", "target down");
+  machine("other", "somersault", "time > 0.5 s");
+  return machines;
 }
 
 // The trained policy, if there is one.
@@ -103,7 +117,8 @@ export async function openPage(browser, url, { quality = 3, ...options } = {}) {
 
 export const state = (page) => page.evaluate(() => ({ ...window.calm.status, tick: window.calm.tick,
   time: window.calm.time, epoch: window.calm.epoch, speed: window.calm.speed, height: window.calm.height,
-  frames: window.calm.frames, connected: window.calm.connected, poses: window.calm.poses }));
+  frames: window.calm.frames, connected: window.calm.connected, poses: window.calm.poses,
+  target: window.calm.target }));
 
 // Waits until the page has drawn what has arrived.
 export const drawn = (page) =>

@@ -1,7 +1,8 @@
 // Clicks through the page of `calm play` in a real browser.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
-import { cannotRun, openPage, picture, settled, share, startBrowser, startServer, state, testPolicy, trainedPolicy, warm }
+import { cannotRun, openPage, picture, settled, share, startBrowser, startServer, state, testMachines, testPolicy,
+  trainedPolicy, warm }
   from "./play.mjs";
 
 const until = (page, condition, argument) => page.waitForFunction(condition, argument, { polling: 50 });
@@ -26,7 +27,7 @@ describe("the page of calm play", { skip: cannotRun }, () => {
   let browser, server, desktop;
   before(async () => {
     browser = await startBrowser();
-    server = await startServer(testPolicy(), "--port", "0");
+    server = await startServer(testPolicy(), "--port", "0", "--machines", testMachines());
     desktop = await openPage(browser, server.url);
   });
   after(async () => {
@@ -161,6 +162,26 @@ describe("the page of calm play", { skip: cannotRun }, () => {
     await until(page, () => window.calm.status.paused);
   }));
 
+  test("a state machine directs until a clip is clicked", () => onDesktop(async (page) => {
+    assert.deepEqual(await page.evaluate(() => window.calm.machines), ["arms", "wait"], "those that fit the policy");
+    assert.equal((await state(page)).target, null);
+    await page.locator('#machine-list [data-machine="wait"]').click();
+    await until(page, () => window.calm.status.machine === "wait" && window.calm.target);
+    assert.match(await page.textContent("#machine-state"), /^wait: begin/);
+    assert.equal(await page.getAttribute('#machine-list [data-machine="wait"]', "aria-pressed"), "true");
+    const { target, poses } = await state(page);
+    const away = Math.hypot(target[0] - poses[0], target[1] - poses[1]);
+    assert.ok(away > 2 && away < 6 && target[2] > 0.8, `a pillar ${away} m away, ${target[2]} m high`);
+    await picture(page, "machine");
+    await page.locator('#machine-list [data-machine="arms"]').click();
+    await until(page, () => window.calm.status.machine === "arms" && window.calm.status.state === "done");
+    assert.ok((await state(page)).target[2] < 0.1, "a place on the ground");
+    await page.locator("#clip-list .clip").first().click();
+    await until(page, () => window.calm.status.machine === null);
+    await until(page, () => window.calm.target === null);
+    assert.equal(await page.locator("#machine-state").isVisible(), false);
+  }));
+
   test("push and reset", () => onDesktop(async (page) => {
     for (let i = 0; i < 6; ++i) await page.locator("#push").click();
     await until(page, () => window.calm.speed > 0.5);
@@ -285,6 +306,13 @@ describe("the trained policy", { skip: cannotRun ?? (policy ? undefined : "there
         await page.locator(`#clip-list .clip[data-clip="${clip}"]`).click();
         await until(page, (name) => window.calm.status.clip === name, clip);
         await page.waitForTimeout(700);
+      }
+      // the classic machine, if there is a high-level policy: walks up to the pillar, kicks it down, celebrates
+      if ((await page.evaluate(() => window.calm.machines)).includes("classic")) {
+        await page.locator('#machine-list [data-machine="classic"]').click();
+        await page.waitForFunction(() => window.calm.status.machine === "classic" && window.calm.status.state === "celebrate",
+          undefined, { polling: 100, timeout: 120_000 });
+        await picture(page, "classic");
       }
       await freeze(page);
       const image = await picture(page, "trained");
