@@ -241,11 +241,12 @@ struct EpisodeRules {
     }
     episode.reference = best_moment;
     if (first_new >= 0) {
-      // Paths that bend differ in little else: the turn is summed up, as the root's yaw swings with each stride.
+      // It starts from other clips: what is far must still say which way is nearer. Paths that bend differ in little
+      // but the turn, which is summed up, as the root's yaw swings with each stride.
       const int yaw_rate = 1 + 6 + 3 + 2;
       const float faster = features[yaw_rate] - moments.features[best_moment * moments.num_features + yaw_rate];
       episode.turned += dt * (faster - episode.turned / kTurnMemory);
-      best += 0.5f * episode.turned * episode.turned;
+      best = 0.3f * best + 0.5f * episode.turned * episode.turned;
     }
     return expf(-best);
   }

@@ -68,6 +68,9 @@ float log_sigma_at(const NetworkSettings& n, double samples) {
   return n.log_sigma + static_cast<float>(t) * (n.log_sigma_end - n.log_sigma);
 }
 
+// A policy that learns new clips: samples over which what it begins with is let go, and how much stays held.
+constexpr double kTaughtSamples = 1e6, kHeldNew = 0.03;
+
 // Share of the episodes that could follow their clip which do.
 double follow_share(const LowLevelSettings& settings, double samples) {
   const RewardSettings& reward = settings.reward;
@@ -162,8 +165,6 @@ struct LowLevelTrainer::Impl {
   void learn_from(int clip);
   void start_new_clips(const SafeTensors& file, const std::string& where);
   void part_new_clips();
-  void teach_new_clips();
-  void clip_targets(torch::Tensor& obs, torch::Tensor& targets) const;
   void step_optimiser();
   void adapt_actor_rate(double kl);
   void update_normalisers();
@@ -343,12 +344,15 @@ torch::Tensor LowLevelTrainer::Impl::encode(const MlpNet& net, const torch::Tens
   return normalise_rows(net.forward(windows));
 }
 
-// At every moment: the observation of the clip's state, raw, and the action whose PD targets lead to its next state. A
-// drive lags by kd / kp seconds, hence the target runs ahead by as much. On the processor.
-void LowLevelTrainer::Impl::clip_targets(torch::Tensor& obs, torch::Tensor& targets) const {
+// Supervised: from a clip's state under the latent of a window that holds it, the PD targets that lead to the clip's
+// next state. A drive lags by kd / kp seconds, hence the target runs ahead by as much.
+void LowLevelTrainer::Impl::warm_start() {
+  const WarmStartSettings& w = settings.warm_start;
   const float dt = 1.0f / settings.physics.control_rate;
-  const int64_t moments = table.features().size(0), A = character.num_dofs;
-  obs = torch::empty({moments, character.observation_size()}), targets = torch::empty({moments, A});
+  const int64_t moments = table.features().size(0), O = character.observation_size(), A = character.num_dofs;
+
+  // observations and targets at every moment, once
+  auto obs = torch::empty({moments, O}), targets = torch::empty({moments, A});
   CharacterState state(character);
   for (int64_t m = 0; m < moments; ++m) {
     const int clip = clip_moments.clip_of(m);
@@ -363,15 +367,7 @@ void LowLevelTrainer::Impl::clip_targets(torch::Tensor& obs, torch::Tensor& targ
       target[d] = std::clamp((position - character.action_offset[d]) / character.action_scale[d], -1.0f, 1.0f);
     }
   }
-}
 
-// Supervised: from a clip's state under the latent of a window that holds it, the PD targets that lead to the clip's
-// next state.
-void LowLevelTrainer::Impl::warm_start() {
-  const WarmStartSettings& w = settings.warm_start;
-  const int64_t moments = table.features().size(0), O = character.observation_size();
-  torch::Tensor obs, targets;
-  clip_targets(obs, targets);
   spdlog::info("warm start: {} supervised steps", w.steps);
   table_normalised = feature_norm.normalise(table.features());
   const auto obs_normalised = obs_norm.normalise(obs.to(device));
@@ -674,6 +670,10 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
     stats["style_reward_spread"] = style.std().item<double>();
   }
   stats["tracking"] = ((data.tracking * tracked).sum() / tracked.sum().clamp_min(1.0f)).item<double>();
+  if (of_new.defined()) {
+    const auto follows = tracked * of_new.index_select(0, data.moments).index_select(0, data.window_id);
+    stats["follows_new"] = ((data.tracking * follows).sum() / follows.sum().clamp_min(1.0f)).item<double>();
+  }
   stats["value_explained"] = explained.item<double>();
   stats["action_size"] = data.means.abs().mean().item<double>();
   stats["falls_per_s"] = data.falls.mean().item<double>() * settings.physics.control_rate;
@@ -864,7 +864,6 @@ void LowLevelTrainer::Impl::start_new_clips(const SafeTensors& file, const std::
            library.clip(c).name);
   learn_from(first);
   part_new_clips();
-  teach_new_clips();
   env->reset_all();
 #ifdef CALM_WITH_CUDA
   if (cuda_env) cuda_env->upload(), latent_moments = torch::Tensor();
@@ -911,76 +910,6 @@ void LowLevelTrainer::Impl::part_new_clips() {
   flat[3].mutable_grad().zero_();
 }
 
-// Supervised: under a new clip's latent, what the policy does at the nearest moment of the clips that it knows, under that
-// one's latent, and the difference between the poses that follow. That carries over what keeps it upright. What it does
-// under the latents of known clips is held.
-void LowLevelTrainer::Impl::teach_new_clips() {
-  constexpr int kSteps = 1500, kBatch = 512;
-  const int64_t O = character.observation_size();
-  torch::Tensor obs, targets;
-  clip_targets(obs, targets);
-  const EpisodeRules rules = env->rules();
-  const int64_t begin = rules.moments.first[first_new], all = table.features().size(0);
-  std::vector<int64_t> nearest(static_cast<size_t>(all - begin));
-  pool.parallel_for(static_cast<int>(all - begin), 16, [&](int i, int) {
-    const float* features = rules.moments.features + (begin + i) * rules.moments.num_features;
-    float least = 1e30f;
-    for (int64_t m = 0; m < begin; m += kMomentsPerStep / 2) {
-      const float error = rules.distance(features, rules.moments.features + m * rules.moments.num_features);
-      if (error < least) least = error, nearest[i] = m;
-    }
-  });
-  const auto near = torch::tensor(nearest);
-  const auto shift = (targets.narrow(0, begin, all - begin) - targets.index_select(0, near)).to(device);
-  const auto obs_normalised = obs_norm.normalise(obs.to(device));
-  const auto known = near.to(device);
-  torch::Tensor latents;
-  {
-    const torch::NoGradGuard no_grad;
-    latents = encode(torch::arange(all, torch::TensorOptions(torch::kInt64).device(device)));
-  }
-  const torch::AutoGradMode gradients(true);
-  torch::optim::Adam adam(std::vector<torch::Tensor>{flat[0]}, torch::optim::AdamOptions(3e-4));
-  const int64_t span = static_cast<int64_t>(settings.env.encoder_frames - 1) * kMomentsPerStep;
-  const auto window_of = [&](std::vector<int64_t> newest) {
-    for (int64_t& m : newest)
-      m = std::min(clip_moments.last_of(clip_moments.clip_of(m)), m + rng.below(static_cast<int>(span)));
-    return torch::tensor(newest).to(device);
-  };
-  torch::Tensor loss_new, loss_known;
-  auto noise = torch::empty({2 * kBatch, O});
-  for (int step = 0; step < kSteps; ++step) {
-    std::vector<int64_t> fresh(kBatch), old(kBatch);
-    for (int i = 0; i < kBatch; ++i) {
-      fresh[i] = begin + rng.below(static_cast<int>(all - begin));
-      old[i] = rng.below(static_cast<int>(begin));
-    }
-    float* n = noise.data_ptr<float>();
-    for (int64_t i = 0; i < noise.numel(); ++i)
-      n[i] = settings.warm_start.observation_noise * rng.uniform(-1.7f, 1.7f);
-    const auto now = torch::tensor(fresh).to(device), now_old = torch::tensor(old).to(device);
-    const auto seen =
-        torch::cat({obs_normalised.index_select(0, now), obs_normalised.index_select(0, now_old)}) + noise.to(device);
-    const auto windows = torch::cat({window_of(fresh), window_of(old)});
-    torch::Tensor wanted;
-    {
-      const torch::NoGradGuard no_grad;
-      const auto like = torch::cat({kept_latents.index_select(0, known.index_select(0, now - begin)),
-                                    kept_latents.index_select(0, windows.narrow(0, kBatch, kBatch))});
-      wanted = kept->forward(seen, like);
-      wanted.narrow(0, 0, kBatch).add_(shift.index_select(0, now - begin));
-    }
-    const auto error = (actor->forward(seen, latents.index_select(0, windows)) - wanted).square().sum(1);
-    loss_new = error.narrow(0, 0, kBatch).mean(), loss_known = error.narrow(0, kBatch, kBatch).mean();
-    flat[0].mutable_grad().zero_();
-    (loss_new + loss_known).backward();
-    adam.step();
-  }
-  flat[0].mutable_grad().zero_();
-  spdlog::info("taught to begin with: squared error of actions {:.4f}, of known clips {:.4f}", loss_new.item<float>(),
-               loss_known.item<float>());
-}
-
 // Teaches to get up, or new clips, and nothing else: PPO where an episode recovers or follows one; elsewhere the actor
 // is held to what it did before, by the divergence of its actions from those of the actor that training started from.
 // Encoder, normalisers and discriminator stay as they were, and so do the clips' latents.
@@ -996,9 +925,14 @@ void LowLevelTrainer::Impl::update_keeping() {
     const auto kept_z = kept_latents.defined() ? kept_latents.index_select(0, data.moments) : z_table;
     kept_mean = kept->forward_styled(data.normalised_obs, kept->embed(kept_z).index_select(0, data.window_id));
   }
-  // what neither recovers nor acts out a clip that is new
+  // What neither recovers nor acts out a clip that is new is held. A new clip is at first acted out as what it was
+  // taken for before latents were parted, and departs from that.
   auto known = (data.tracking < 0.0f).to(torch::kFloat32);
-  if (of_new.defined()) known = known * (1.0f - of_new.index_select(0, data.moments).index_select(0, data.window_id));
+  if (of_new.defined()) {
+    const auto is_new = of_new.index_select(0, data.moments).index_select(0, data.window_id);
+    const auto held = static_cast<float>(std::clamp(1.5 - samples / kTaughtSamples, kHeldNew, 1.0));
+    known = torch::where(is_new > 0.5f, torch::full_like(is_new, held), known);
+  }
   std::map<std::string, std::vector<torch::Tensor>> values;
   for (int pass = 0; pass < u.passes; ++pass) {
     const auto order = draw_order(rows);

@@ -60,10 +60,15 @@ void train_low_level(const LowLevelSettings& settings, const Character& characte
       {"KL divergence and action size", "", {{"kl", "KL"}, {"action_size", "|mean action|"}}},
       {"Gradient penalty", "", {{"gradient_penalty", "penalty"}}},
   };
-  run.shown = {{"reward", "reward", 2},         {"tracking", "track", 2},
-               {"episode_steps", "episode", 0}, {"accuracy_simulated", "accuracy sim", 2},
-               {"accuracy_clips", "clip", 2},   {"accuracy_negatives", "neg", 2},
-               {"keep_loss", "keep", 3},        {"kl", "kl", 3}};
+  run.shown = {{"reward", "reward", 2},
+               {"tracking", "track", 2},
+               {"episode_steps", "episode", 0},
+               {"accuracy_simulated", "accuracy sim", 2},
+               {"accuracy_clips", "clip", 2},
+               {"accuracy_negatives", "neg", 2},
+               {"follows_new", "new clips", 2},
+               {"keep_loss", "keep", 3},
+               {"kl", "kl", 3}};
 
   ThreadPool eval_pool(settings.threads);
   // a GPU is for thousands

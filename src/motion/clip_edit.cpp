@@ -41,18 +41,14 @@ struct BodyPoses {
   std::vector<Vec3> pos;
 };
 BodyPoses body_poses(const Character& character, const Vec3& root_pos, const float* local) {
+  CharacterState state(character);
+  RootState root;
+  root.pos = root_pos, root.rot = Quat(ConstQuatMap(local));
+  dof_pos_from_rotations(character, local, state.dof_pos.data());
+  forward_kinematics(character, root, state);
   BodyPoses out;
-  for (int b = 0; b < character.num_bodies(); ++b) {
-    const Body& body = character.bodies[b];
-    const Quat turn(ConstQuatMap(local + 4 * static_cast<size_t>(b)));
-    if (b == 0) {
-      out.rot.push_back(turn), out.pos.push_back(root_pos);
-      continue;
-    }
-    const Quat parent = out.rot[body.parent];
-    out.rot.push_back(parent * body.rot * turn);
-    out.pos.push_back(out.pos[body.parent] + parent * body.pos);
-  }
+  for (int b = 0; b < character.num_bodies(); ++b)
+    out.rot.emplace_back(state.view().rot(b)), out.pos.emplace_back(state.view().pos(b));
   return out;
 }
 
@@ -63,8 +59,8 @@ struct Bend {
   float turn(float frame) const { return rate * frame / fps; }
 };
 
-// How a foot is carried over from the straight path to the bent one: while it stands as a rigid body, turned by what the
-// path has turned by in the middle of that time; in between from one such motion to the next.
+// How a foot is carried over from the straight path to the bent one: while it stands as a rigid body, turned by what
+// the path has turned by in the middle of that time; in between from one such motion to the next.
 class FootPath {
  public:
   // straight: (frames) where it was.
@@ -116,13 +112,13 @@ class FootPath {
   std::vector<Stance> stances_;
 };
 
-// Turns thigh, knee and ankle so that the foot is at `to` and points as `foot_rot` does, in the world; a leg that is too
-// short points there. local: (bodies x 4) of the frame, in and out.
+// Turns thigh, knee and ankle so that the foot is at `to` and points as `foot_rot` does, in the world; a leg that is
+// too short points there. local: (bodies x 4) of the frame, in and out.
 void place_foot(const Character& character, int foot, const Vec3& root_pos, float hip_turn, const Vec3& to,
                 const Quat& foot_rot, float* local) {
   const int shin = character.bodies[foot].parent, thigh = character.bodies[shin].parent;
   const auto set = [&](int b, const Quat& world, const Quat& parent) {
-    QuatMap(local + 4 * static_cast<size_t>(b)) = (parent * character.bodies[b].rot).conjugate() * world;
+    QuatMap(local + 4 * static_cast<size_t>(b)) = parent.conjugate() * world;
   };
   BodyPoses pose = body_poses(character, root_pos, local);
   // the knee points where the foot does

@@ -61,7 +61,8 @@ void Session::direct() {
 // Anywhere round the character.
 void Session::put_up_target() {
   const float way = rng_.uniform(-kPi, kPi);
-  stage_->set_target(0, state().view(0).pos(0).head<2>() + settings_.target_distance * Vec2(std::cos(way), std::sin(way)));
+  stage_->set_target(0,
+                     state().view(0).pos(0).head<2>() + settings_.target_distance * Vec2(std::cos(way), std::sin(way)));
 }
 
 void Session::select_machine(const std::string& name) {
@@ -72,9 +73,9 @@ void Session::select_machine(const std::string& name) {
   }
   machine_ = static_cast<int>(machine - machines_.begin());
   put_pillar_aside();
-  stage_ = std::make_unique<Stage>(actors_, *director_, *machine,
-                                   strikes(*machine) ? TargetKind::kPillar : TargetKind::kPlace,
-                                   static_cast<float>(dt_));
+  stage_ =
+      std::make_unique<Stage>(actors_, *director_, *machine,
+                              strikes(*machine) ? TargetKind::kPillar : TargetKind::kPlace, static_cast<float>(dt_));
   director_->forget(0);
   stage_->start_machine(0);
   put_up_target();

@@ -4,8 +4,9 @@
 // Input: a character and a policy that fits it (check_policy_fits); for state machines also a high-level policy of the
 // task `directed`. Output: the simulated state after each tick, one control step (1/30 s) long, and statistics of the
 // session.
-// Ownership: character, policies, machines and pool must outlive the session. Threads: none inside; one thread at a time calls it
-// (play/server.h owns the loop). Errors: Error from the constructor and for unknown clip names; never from tick().
+// Ownership: character, policies, machines and pool must outlive the session. Threads: none inside; one thread at a
+// time calls it (play/server.h owns the loop). Errors: Error from the constructor and for unknown clip names; never
+// from tick().
 #pragma once
 
 #include <cstdint>

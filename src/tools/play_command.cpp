@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 
 struct PlayOptions {
   std::string policy, character, clip, high, machine, machines = "configs/state_machines", sim = "simd",
-                                                         host = "127.0.0.1";
+                                                      host = "127.0.0.1";
   std::string web = CALM_SOURCE_DIR "/web/dist";
   int port = 8080;
   double seconds = 0.0;

@@ -173,7 +173,8 @@ TEST(PaperMeasures, AreSharesOfAPolicyThatKnowsNothingAndRepeat) {
   ReportContext context{"a policy", "simd", few, {}};
   EXPECT_FALSE(report_json(named, context).contains("styled_heading"));  // without a high-level policy
   context.directed = DirectedMeasures{};
-  context.directed->styled_heading.push_back({"walk", 0.9, share_of(9, 10), share_of(7, 10), 1.1, 0.1, share_of(10, 10)});
+  context.directed->styled_heading.push_back(
+      {"walk", 0.9, share_of(9, 10), share_of(7, 10), 1.1, 0.1, share_of(10, 10)});
   context.directed->strike.push_back({"walk", "kick", share_of(8, 10), share_of(7, 10)});
   context.directed->location.push_back({"walk", "stand", share_of(6, 10), share_of(5, 10)});
   context.directed->transitions = share_of(9, 10);

@@ -160,5 +160,67 @@ TEST(ClipEdit, ResampleKeepsTheMotion) {
   EXPECT_THROW(resample(human(), clip, 0.0f), Error);
 }
 
+// (frames) of a body, world.
+std::vector<Vec3> places(const Clip& clip, int body) {
+  std::vector<Vec3> out;
+  CharacterState state(human());
+  for (int f = 0; f < clip.num_frames; ++f) {
+    const float* rotations = &clip.body_rot[4 * human().bodies.size() * f];
+    RootState root;
+    root.pos = ConstVec3Map(&clip.root_pos[3 * f]), root.rot = Quat(ConstQuatMap(rotations));
+    dof_pos_from_rotations(human(), rotations, state.dof_pos.data());
+    forward_kinematics(human(), root, state);
+    out.emplace_back(state.view().pos(body));
+  }
+  return out;
+}
+
+TEST(Bend, TurnsThePathAndPlantsTheFeet) {
+  const MotionLibrary library(human(), load_motions(human(), "builtin:"));
+  const Clip& walk = library.clip(library.clip_index("walk"));
+  const float rate = 1.2f;
+  const Clip bent = bend(human(), walk, rate);
+  ASSERT_EQ(bent.num_frames, walk.num_frames);
+  const auto heading_at = [](const Clip& clip, int f) {
+    return heading(Quat(ConstQuatMap(&clip.body_rot[4 * human().bodies.size() * f])));
+  };
+  const int last = walk.num_frames - 1;
+  const float turned = heading_at(bent, last) - heading_at(walk, last);
+  EXPECT_NEAR(std::remainder(turned - rate * walk.length(), 2.0f * kPi), 0.0f, 0.1f);
+  // it walks as far, and where a foot stood on the straight path it hardly moves on the bent one
+  float far = 0.0f, far_bent = 0.0f;
+  for (int f = 1; f <= last; ++f) {
+    const auto way = [f](const Clip& c) {
+      return (ConstVec3Map(&c.root_pos[3 * f]) - ConstVec3Map(&c.root_pos[3 * (f - 1)])).norm();
+    };
+    far += way(walk), far_bent += way(bent);
+  }
+  EXPECT_NEAR(far_bent, far, 0.1f * far);
+  int stands = 0;
+  float slides = 0.0f, slid = 0.0f;
+  for (const int foot : human().feet) {
+    const auto was = places(walk, foot), is = places(bent, foot);
+    for (int f = 1; f <= last; ++f) {
+      const float before = (was[f] - was[f - 1]).norm() * walk.fps;
+      if (before > 0.2f) continue;
+      ++stands, slid += before, slides += (is[f] - is[f - 1]).norm() * walk.fps;
+      EXPECT_NEAR(is[f].z(), was[f].z(), 0.03f);
+    }
+  }
+  ASSERT_GT(stands, 20);
+  EXPECT_LT(slides / stands, slid / stands + 0.08f);
+}
+
+TEST(Bend, OfNothingChangesNothing) {
+  const MotionLibrary library(human(), load_motions(human(), "builtin:"));
+  const Clip& walk = library.clip(library.clip_index("walk"));
+  const Clip same = bend(human(), walk, 0.0f);
+  for (int b = 0; b < human().num_bodies(); ++b) {
+    const auto was = places(walk, b), is = places(same, b);
+    for (int f = 0; f < walk.num_frames; ++f) EXPECT_LT((is[f] - was[f]).norm(), 0.01f) << human().bodies[b].name;
+  }
+  EXPECT_THROW(bend(human(), walk, 9.0f), Error);
+}
+
 }  // namespace
 }  // namespace calm

@@ -1,5 +1,5 @@
-// make_test_policy MJCF POLICY: writes the policies of test_policy.h for a character, for the browser tests: POLICY, and
-// high_level.safetensors beside it.
+// make_test_policy MJCF POLICY: writes the policies of test_policy.h for a character, for the browser tests: POLICY,
+// and high_level.safetensors beside it.
 #include <cstdio>
 #include <filesystem>
 
