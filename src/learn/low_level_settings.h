@@ -48,6 +48,8 @@ struct UpdateSettings {
   // > 0: only getting up and new clips are learnt, and this weighs the divergence of all else from the controller
   // started from
   float keep_weight = 0.0f;
+  float keep_weight_start = 0.0f;         // until keep_from samples, rising to keep_weight at keep_to
+  double keep_from = 0.0, keep_to = 0.0;  // 0: keep_weight from the start
   bool new_clips = false;  // learn the clips that the policy started from does not know; they are the last of the list
 };
 
@@ -132,6 +134,9 @@ void visit(Visitor& v, UpdateSettings& s) {
   v("replay_size", s.replay_size);
   v("replay_keep", s.replay_keep);
   v("keep_weight", s.keep_weight);
+  v("keep_weight_start", s.keep_weight_start);
+  v("keep_from", s.keep_from);
+  v("keep_to", s.keep_to);
   v("new_clips", s.new_clips);
 }
 

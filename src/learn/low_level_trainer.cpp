@@ -71,6 +71,12 @@ float log_sigma_at(const NetworkSettings& n, double samples) {
 // A policy that learns new clips: samples over which what it begins with is let go, and how much stays held.
 constexpr double kTaughtSamples = 1e6, kHeldNew = 0.03;
 
+float keep_weight_at(const UpdateSettings& u, double samples) {
+  if (u.keep_to <= 0.0) return u.keep_weight;
+  const double t = std::clamp((samples - u.keep_from) / std::max(u.keep_to - u.keep_from, 1.0), 0.0, 1.0);
+  return u.keep_weight_start + static_cast<float>(t) * (u.keep_weight - u.keep_weight_start);
+}
+
 // Share of the episodes that could follow their clip which do.
 double follow_share(const LowLevelSettings& settings, double samples) {
   const RewardSettings& reward = settings.reward;
@@ -925,14 +931,16 @@ void LowLevelTrainer::Impl::update_keeping() {
     const auto kept_z = kept_latents.defined() ? kept_latents.index_select(0, data.moments) : z_table;
     kept_mean = kept->forward_styled(data.normalised_obs, kept->embed(kept_z).index_select(0, data.window_id));
   }
-  // What neither recovers nor acts out a clip that is new is held. A new clip is at first acted out as what it was
-  // taken for before latents were parted, and departs from that.
+  // What is not learnt is held. A new clip is at first acted out as what it was taken for before latents were parted,
+  // and departs from that.
   auto known = (data.tracking < 0.0f).to(torch::kFloat32);
   if (of_new.defined()) {
     const auto is_new = of_new.index_select(0, data.moments).index_select(0, data.window_id);
     const auto held = static_cast<float>(std::clamp(1.5 - samples / kTaughtSamples, kHeldNew, 1.0));
-    known = torch::where(is_new > 0.5f, torch::full_like(is_new, held), known);
+    known = known + (1.0f - known) * is_new * held;
   }
+  const float keep_weight = keep_weight_at(u, samples);
+  stats["keep_weight"] = keep_weight;
   std::map<std::string, std::vector<torch::Tensor>> values;
   for (int pass = 0; pass < u.passes; ++pass) {
     const auto order = draw_order(rows);
@@ -954,7 +962,7 @@ void LowLevelTrainer::Impl::update_keeping() {
       const auto strayed = 0.5 * inverse_variance * (mean - kept_mean.index_select(0, index)).square().sum(1);
       const auto keep_loss = (strayed * keeps).sum() / keeps.sum().clamp_min(1.0f);
       const auto bounds = bound_loss(mean).mean();
-      (actor_loss + u.value_weight * value_loss + u.bound_weight * bounds + u.keep_weight * keep_loss).backward();
+      (actor_loss + u.value_weight * value_loss + u.bound_weight * bounds + keep_weight * keep_loss).backward();
       parts.losses += now_s() - start;
       step_optimiser();
 

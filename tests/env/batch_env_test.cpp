@@ -247,7 +247,9 @@ TEST(BatchEnv, TurningTooLittleAddsUp) {
   const Character character = load_character(CALM_SOURCE_DIR "/assets/characters/human.xml");
   const MotionLibrary library(character, load_motions(character, "builtin:"));
   const auto straight = library.clip(library.clip_index("stand"));
-  const MotionLibrary turning(character, {straight, bend(character, straight, 1.5f)});
+  Clip bent = bend(character, straight, 1.5f);
+  bent.name = "turns";
+  const MotionLibrary turning(character, {straight, bent});
   auto settings = following();
   settings.follow_limit = 0.0f;
   ThreadPool pool(1);

@@ -192,6 +192,24 @@ TEST(Training, TeachesNewClipsAndKeepsTheRest) {
   EXPECT_THROW(validate(settings), Error);
 }
 
+TEST(Training, HoldsWeaklyFirstWhereTheSettingsSaySo) {
+  auto settings = tiny();
+  settings.update.keep_weight = 1.0f, settings.update.keep_weight_start = 0.1f, settings.update.new_clips = true;
+  settings.update.keep_from = 1.0, settings.update.keep_to = 2.0;
+  settings.warm_start.steps = 0;
+  std::vector<Clip> clips;
+  for (int c = 0; c + 1 < generated().num_clips(); ++c) clips.push_back(generated().clip(c));
+  const MotionLibrary fewer(human(), std::move(clips));
+  LowLevelTrainer first(tiny(), human(), fewer);
+  first.iterate();
+  LowLevelTrainer second(settings, human(), generated());
+  second.start_from(first.export_model(), "test");
+  second.iterate();
+  EXPECT_NEAR(second.stats().at("keep_weight"), 0.1, 1e-6);
+  second.iterate();
+  EXPECT_NEAR(second.stats().at("keep_weight"), 1.0, 1e-6);
+}
+
 // Far from where a sample was drawn its ratio has no bound; its loss and gradient must have one.
 TEST(PpoActorLoss, IsFiniteHoweverFarThePolicyHasMoved) {
   const auto old_neglogp = torch::tensor({500.0f, 500.0f, 1.0f});

@@ -1,6 +1,7 @@
 #include "motion/clip.h"
 
 #include "motion/clip_edit.h"
+#include "motion/library.h"
 #include "motion/motion_test_support.h"
 
 namespace calm {
@@ -195,7 +196,7 @@ TEST(Bend, TurnsThePathAndPlantsTheFeet) {
     };
     far += way(walk), far_bent += way(bent);
   }
-  EXPECT_NEAR(far_bent, far, 0.1f * far);
+  EXPECT_NEAR(far_bent, far, 0.15f * far);  // the hips are lower where it leans, and cut the corner
   int stands = 0;
   float slides = 0.0f, slid = 0.0f;
   for (const int foot : human().feet) {
