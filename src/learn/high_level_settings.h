@@ -17,6 +17,7 @@ struct HighLevelNetworkSettings {
   std::string output = "latent";   // or `clips`: what the actor's numbers mean (runtime/high_level_policy.h)
   float reach = 0.5f;              // of `latent`
   float pull = 3.5f, gain = 4.0f;  // of `clips`
+  std::vector<std::string> tags;   // of `clips`: it chooses among those with one of these tags; none: among all
 };
 
 struct HighLevelUpdateSettings {
@@ -64,6 +65,7 @@ void visit(Visitor& v, HighLevelNetworkSettings& s) {
   v("reach", s.reach);
   v("pull", s.pull);
   v("gain", s.gain);
+  v("tags", s.tags);
 }
 
 template <class Visitor>

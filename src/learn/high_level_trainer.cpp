@@ -1,5 +1,6 @@
 #include "learn/high_level_trainer.h"
 
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 #include <torch/torch.h>
 
@@ -169,7 +170,11 @@ HighLevelTrainer::Impl::Impl(const HighLevelSettings& s, const Task& t, const Po
   env = std::make_unique<TaskEnv>(task, std::move(world), std::move(latents), l, *actors, pool, s.env, dt,
                                   static_cast<uint64_t>(s.seed));
 
-  output = {s.network.output == "clips", s.network.reach, s.network.pull, s.network.gain, clip_latents(policy)};
+  output = {s.network.output == "clips", s.network.reach, s.network.pull, s.network.gain,
+            clip_latents(policy, s.network.tags)};
+  if (output.of_clips && output.clips.rows() == 0)
+    fail("settings: network.tags: no clip of the policy has the tag `{}`; leave them out to take all clips",
+         fmt::join(s.network.tags, "` or `"));
   const int inputs = env->num_inputs();
   actor = std::make_shared<MlpNet>(mlp_sizes(inputs, s.network.actor_hidden, output.size(policy.latent_size)));
   critic = std::make_shared<MlpNet>(mlp_sizes(inputs, s.network.critic_hidden, 1));
@@ -343,6 +348,7 @@ SafeTensors HighLevelTrainer::export_policy() const {
   file.metadata["goal_size"] = std::to_string(t.task.goal_size);
   file.metadata["decision_steps"] = std::to_string(t.settings.env.decision_steps);
   file.metadata["output"] = t.settings.network.output;
+  file.metadata["tags"] = nlohmann::json(t.settings.network.tags).dump();
   file.metadata["reach"] = fmt::format("{}", t.settings.network.reach);
   file.metadata["pull"] = fmt::format("{}", t.settings.network.pull);
   file.metadata["gain"] = fmt::format("{}", t.settings.network.gain);

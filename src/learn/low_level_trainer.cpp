@@ -68,8 +68,8 @@ float log_sigma_at(const NetworkSettings& n, double samples) {
   return n.log_sigma + static_cast<float>(t) * (n.log_sigma_end - n.log_sigma);
 }
 
-// A policy that learns new clips: samples over which what it begins with is let go, and how much stays held.
-constexpr double kTaughtSamples = 1e6, kHeldNew = 0.03;
+// A policy that learns new clips: samples over which what it begins with is let go.
+constexpr double kTaughtSamples = 1e6;
 
 float keep_weight_at(const UpdateSettings& u, double samples) {
   if (u.keep_to <= 0.0) return u.keep_weight;
@@ -222,10 +222,12 @@ struct LowLevelTrainer::Impl {
 
   std::shared_ptr<StyledNet> actor, discriminator;
   std::shared_ptr<MlpNet> critic, encoder;
-  std::shared_ptr<StyledNet> kept;  // with update.keep_weight: the actor as it was
-  int first_new = -1;               // with update.new_clips: the first clip to learn
-  torch::Tensor of_new;             // (moments) 1: of a clip to learn
-  torch::Tensor kept_latents;       // (moments, L) as they were
+  std::shared_ptr<StyledNet> kept;    // with update.keep_weight: the actor as it was
+  std::shared_ptr<StyledNet> learnt;  // with update.new_clips: the actor as it was at keep_from samples
+  bool has_learnt = false;
+  int first_new = -1;          // with update.new_clips: the first clip to learn
+  torch::Tensor of_new;        // (moments) 1: of a clip to learn
+  torch::Tensor kept_latents;  // (moments, L) as they were
   std::unique_ptr<Behaviour> behaviour;
   std::array<torch::Tensor, 4> flat;  // parameters of actor, critic, discriminator, encoder
   std::unique_ptr<torch::optim::Adam> optimiser;
@@ -299,8 +301,12 @@ LowLevelTrainer::Impl::Impl(const LowLevelSettings& s, const Character& c, const
   }
   if (s.update.keep_weight > 0.0f) {
     kept = std::make_shared<StyledNet>(o, style_sizes, n.actor_hidden, c.num_dofs);
-    kept->to(device);
-    for (auto& parameter : kept->parameters()) parameter.set_requires_grad(false);
+    learnt = s.update.new_clips ? std::make_shared<StyledNet>(o, style_sizes, n.actor_hidden, c.num_dofs) : nullptr;
+    for (const auto& net : {kept, learnt}) {
+      if (!net) continue;
+      net->to(device);
+      for (auto& parameter : net->parameters()) parameter.set_requires_grad(false);
+    }
   }
   for (auto* module :
        {static_cast<torch::nn::Module*>(actor.get()), static_cast<torch::nn::Module*>(critic.get()),
@@ -924,20 +930,30 @@ void LowLevelTrainer::Impl::update_keeping() {
   const int64_t rows = data.obs.size(0), B = u.minibatch;
   const auto targets = value_norm.normalise(data.returns);
   const double inverse_variance = std::exp(-2.0 * log_sigma);
-  torch::Tensor z_table, kept_mean;
+  if (learnt && !has_learnt && u.keep_to > 0.0 && samples >= u.keep_from) {
+    copy_parameters(*actor, *learnt);
+    has_learnt = true;
+    spdlog::info("what it has learnt is held too from here on");
+  }
+  // what is held, and how firmly
+  torch::Tensor z_table, kept_mean, known;
   {
     const torch::NoGradGuard no_grad;
     z_table = encode(data.moments);
     const auto kept_z = kept_latents.defined() ? kept_latents.index_select(0, data.moments) : z_table;
     kept_mean = kept->forward_styled(data.normalised_obs, kept->embed(kept_z).index_select(0, data.window_id));
-  }
-  // What is not learnt is held. A new clip is at first acted out as what it was taken for before latents were parted,
-  // and departs from that.
-  auto known = (data.tracking < 0.0f).to(torch::kFloat32);
-  if (of_new.defined()) {
-    const auto is_new = of_new.index_select(0, data.moments).index_select(0, data.window_id);
-    const auto held = static_cast<float>(std::clamp(1.5 - samples / kTaughtSamples, kHeldNew, 1.0));
-    known = known + (1.0f - known) * is_new * held;
+    known = (data.tracking < 0.0f).to(torch::kFloat32);
+    if (of_new.defined()) {
+      const auto follows = (1.0f - known) * of_new.index_select(0, data.moments).index_select(0, data.window_id);
+      if (has_learnt) {
+        const auto mean =
+            learnt->forward_styled(data.normalised_obs, learnt->embed(z_table).index_select(0, data.window_id));
+        kept_mean = torch::where(follows.unsqueeze(1) > 0.5f, mean, kept_mean);
+      }
+      // a new clip is at first acted out as what it was taken for before latents were parted, and departs from that
+      const double held = has_learnt ? 1.0 : std::clamp(1.5 - samples / kTaughtSamples, 0.0, 1.0);
+      known = known + follows * static_cast<float>(held);
+    }
   }
   const float keep_weight = keep_weight_at(u, samples);
   stats["keep_weight"] = keep_weight;
@@ -1014,6 +1030,7 @@ std::vector<std::pair<std::string, torch::Tensor>> LowLevelTrainer::Impl::parame
   };
   add("actor", *actor), add("critic", *critic), add("discriminator", *discriminator), add("encoder", *encoder);
   if (kept) add("kept", *kept);
+  if (learnt) add("learnt", *learnt);
   return all;
 }
 
@@ -1155,7 +1172,7 @@ void LowLevelTrainer::start_from(const SafeTensors& file, const std::string& whe
   // a policy comes without what only training needs
   const bool is_policy = !file.tensors.contains("value_norm.mean");
   for (auto& [name, tensor] : t.parameters()) {
-    if (name.starts_with("kept.")) continue;
+    if (name.starts_with("kept.") || name.starts_with("learnt.")) continue;
     if (is_policy && (name.starts_with("critic.") || name.starts_with("discriminator."))) continue;
     const auto value = tensor_of(name);
     if (value.sizes() != tensor.sizes())
@@ -1217,7 +1234,7 @@ std::string LowLevelTrainer::save() const {
                                                            t.parts.losses, t.parts.optimiser},
                                        torch::kFloat64));
   archive.write("kept_latents", t.kept_latents.defined() ? t.kept_latents : torch::empty({0}));
-  archive.write("first_new", torch::tensor(std::vector<int64_t>{t.first_new}));
+  archive.write("new_clips", torch::tensor(std::vector<int64_t>{t.first_new, t.has_learnt}));
   archive.write("character_hash", bytes_to_tensor(fmt::format("{:016x}", t.character.hash)));
   std::ostringstream out;
   archive.save_to(out);
@@ -1245,8 +1262,10 @@ void LowLevelTrainer::load(const std::string& bytes, const std::string& where) {
     t.optimiser->load(adam);
     read_normaliser(archive, "obs_norm", t.obs_norm), read_normaliser(archive, "feature_norm", t.feature_norm);
     read_normaliser(archive, "value_norm", t.value_norm);
-    value = read("first_new");
-    const int64_t first_new = value.to(torch::kCPU).data_ptr<int64_t>()[0];
+    value = read("new_clips").to(torch::kCPU);
+    if (value.numel() != 2) fail("{}: is of another version of this program", where);
+    const int64_t first_new = value.data_ptr<int64_t>()[0];
+    t.has_learnt = value.data_ptr<int64_t>()[1] != 0;
     if (first_new < -1 || first_new >= t.library.num_clips()) fail("{}: is of other motions", where);
     t.learn_from(static_cast<int>(first_new));
     value = read("kept_latents");

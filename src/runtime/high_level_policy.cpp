@@ -1,5 +1,6 @@
 #include "runtime/high_level_policy.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "base/error.h"
@@ -20,10 +21,12 @@ RowMatrix LatentOutput::latents(const RowMatrix& actions, const RowMatrix& bases
   return z;
 }
 
-RowMatrix clip_latents(const Policy& policy) {
-  RowMatrix rows(policy.latents.size(), policy.latent_size);
-  for (size_t i = 0; i < policy.latents.size(); ++i)
-    rows.row(static_cast<Eigen::Index>(i)) = policy.latents[i].z.transpose();
+RowMatrix clip_latents(const Policy& policy, const std::vector<std::string>& tags) {
+  std::vector<const NamedLatent*> taken;
+  for (const NamedLatent& latent : policy.latents)
+    if (tags.empty() || std::ranges::find_first_of(latent.tags, tags) != latent.tags.end()) taken.push_back(&latent);
+  RowMatrix rows(taken.size(), policy.latent_size);
+  for (size_t i = 0; i < taken.size(); ++i) rows.row(static_cast<Eigen::Index>(i)) = taken[i]->z.transpose();
   return rows;
 }
 
@@ -66,6 +69,7 @@ HighLevelPolicy parse_high_level_policy(const std::string& bytes, const std::str
   if (metadata("version") != "1")
     fail("{}: high-level policy version {}, this program reads 1", where, file.metadata.at("version"));
   HighLevelPolicy out;
+  std::vector<std::string> tags;
   out.task = metadata("task"), out.settings = metadata("settings");
   try {
     out.low_level_hash = std::stoull(metadata("low_level_hash"), nullptr, 16);
@@ -75,6 +79,7 @@ HighLevelPolicy parse_high_level_policy(const std::string& bytes, const std::str
     out.output.reach = std::stof(metadata("reach"));
     out.output.pull = std::stof(metadata("pull")), out.output.gain = std::stof(metadata("gain"));
     out.styled = metadata("styled") == "true";
+    if (file.metadata.contains("tags")) tags = nlohmann::json::parse(metadata("tags")).get<std::vector<std::string>>();
     const auto styles = nlohmann::json::parse(metadata("styles"));
     for (const auto& style : styles) {
       out.styles.push_back(style.at("clip").get<std::string>());
@@ -90,7 +95,7 @@ HighLevelPolicy parse_high_level_policy(const std::string& bytes, const std::str
   if (out.goal_size < 0 || out.goal_size > 64 || out.decision_steps < 1 || out.decision_steps > 300 ||
       !small(out.output.reach) || !small(out.output.pull) || !small(out.output.gain))
     fail("{}: damaged metadata: goal_size, decision_steps, reach, pull or gain is out of range", where);
-  if (out.output.of_clips) out.output.clips = clip_latents(policy);
+  if (out.output.of_clips) out.output.clips = clip_latents(policy, tags);
   out.actor = read_mlp(file, "actor", where);
   const auto vector_of = [&](const char* name) {
     const Tensor& tensor = file.at(name, where);

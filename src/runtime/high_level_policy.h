@@ -4,7 +4,8 @@
 // The network says how to depart from a base, the style's latent, or for a task without styles that of one clip, and
 // starts from acting it out. With a = clamp(actor(normalised input), -1, 1):
 //   latent: z = normalize(base + reach a), one number for each of the latent's
-//   clips:  z = normalize(e^pull base + sum over the policy's clips of e^(gain a_k) z_k), one number for each clip
+//   clips:  z = normalize(e^pull base + sum over clips of e^(gain a_k) z_k), one number for each clip: the policy's, or
+//           those with certain tags
 // A low-level policy acts out the clip whose latent is nearest, and hardly anything between two: the way from walking
 // to turning is not a small step from one latent but the choice of another. `clips` makes such choices easy to try.
 #pragma once
@@ -23,8 +24,8 @@ struct LatentOutput {
   // actions: (n x size), clamped here; bases: (n x latent_size) unit. Unit rows.
   RowMatrix latents(const RowMatrix& actions, const RowMatrix& bases) const;
 };
-// The latents of a policy's clips, in its order.
-RowMatrix clip_latents(const Policy& policy);
+// The latents of a policy's clips that have one of the tags, or of all if none is named, in its order.
+RowMatrix clip_latents(const Policy& policy, const std::vector<std::string>& tags = {});
 
 struct HighLevelPolicy {
   std::string task;

@@ -141,6 +141,15 @@ TEST(LatentOutput, StartsFromTheBaseAndCanGoToAnyClip) {
   EXPECT_NEAR(output.latents(action, base).row(0).norm(), 1.0f, 1e-5f);
 }
 
+TEST(LatentOutput, ChoosesAmongTheClipsWithATag) {
+  const Policy& p = holds_still();
+  EXPECT_EQ(clip_latents(p).rows(), static_cast<Eigen::Index>(p.latents.size()));
+  const RowMatrix rest = clip_latents(p, {"rest", "nothing has this"});
+  ASSERT_EQ(rest.rows(), 1);
+  EXPECT_EQ(rest.row(0).transpose(), p.latents[0].z);
+  EXPECT_EQ(clip_latents(p, {"nothing has this"}).rows(), 0);
+}
+
 TEST(Actors, ActRowsAsOneByOne) {
   const Policy& p = holds_still();
   ThreadPool pool(2);
