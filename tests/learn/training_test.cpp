@@ -149,8 +149,7 @@ TEST(Training, TeachesToGetUpAndKeepsTheRest) {
   EXPECT_LT(keep_loss_after(10.0f), 0.5 * keep_loss_after(1e-6f));
 }
 
-// A list of five clips to start with, then all: the last ones are learnt, latents and encoder stay, and what the policy
-// does in the others is held.
+// All clips but one to start with, then that too: it is learnt, with a latent apart from the others, and theirs stay.
 TEST(Training, TeachesNewClipsAndKeepsTheRest) {
   std::vector<Clip> clips;
   for (int c = 0; c + 1 < generated().num_clips(); ++c) clips.push_back(generated().clip(c));
@@ -169,12 +168,18 @@ TEST(Training, TeachesNewClipsAndKeepsTheRest) {
   for (int i = 0; i < 4; ++i) second.iterate();
   EXPECT_GT(second.stats().at("tracking"), 0.1);
   const SafeTensors after = second.export_model();
-  EXPECT_EQ(after.tensors.at("encoder.0.weight").data, policy.tensors.at("encoder.0.weight").data);
   EXPECT_NE(after.tensors.at("actor.body.0.weight").data, policy.tensors.at("actor.body.0.weight").data);
   const auto& latents = after.tensors.at("latents").data;
   const auto& known = policy.tensors.at("latents").data;
   ASSERT_EQ(latents.size() / known.size(), 1u);
-  for (size_t i = 0; i < known.size(); ++i) EXPECT_NEAR(latents[i], known[i], 1e-4f);
+  const int size = settings.network.latent_size, count = static_cast<int>(known.size()) / size;
+  const auto row = [size](const std::vector<float>& v, int i) {
+    return Eigen::Map<const Eigen::VectorXf>(v.data() + static_cast<std::ptrdiff_t>(i) * size, size);
+  };
+  for (int i = 0; i < count; ++i) {
+    EXPECT_GT(row(latents, i).dot(row(known, i)), 0.99f) << i;
+    EXPECT_LT(row(latents, i).dot(row(latents, count)), 0.8f) << i;
+  }
 
   // a checkpoint knows which clips those are
   LowLevelTrainer resumed(settings, human(), generated());
