@@ -44,7 +44,7 @@ std::vector<Machine> find_machines(const fs::path& folder, const Policy& policy)
     if (check_machine(file, policy).empty())
       machines.push_back(load_machine(file, policy));
     else
-      spdlog::info("{}: does not fit this policy; `calm fsm check` says why", file.string());
+      spdlog::debug("{}: does not fit this policy; `calm fsm check` says why", file.string());
   }
   return machines;
 }
