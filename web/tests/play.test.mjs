@@ -311,7 +311,7 @@ describe("the trained policy", { skip: cannotRun ?? (policy ? undefined : "there
       if ((await page.evaluate(() => window.calm.machines)).includes("classic")) {
         await page.locator('#machine-list [data-machine="classic"]').click();
         await page.waitForFunction(() => window.calm.status.machine === "classic" && window.calm.status.state === "celebrate",
-          undefined, { polling: 100, timeout: 120_000 });
+          undefined, { polling: 100, timeout: 240_000 });
         await picture(page, "classic");
       }
       await freeze(page);
