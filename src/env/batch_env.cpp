@@ -165,13 +165,13 @@ void BatchEnv::reset_all() {
   std::ranges::fill(terminated_, uint8_t{0});
   pool_->parallel_for(num_envs_, kGrain, [&](int env, int worker) {
     reset_env(env, scratch_[worker]);
-    follow_new(env, rules());
+    follow_new(env);
   });
 }
 
-void BatchEnv::follow_new(int env, const EpisodeRules& rules) {
+void BatchEnv::follow_new(int env) {
   const size_t size = static_cast<size_t>(character_->motion_feature_size()) * settings_.discriminator_frames;
-  rules.follow_new(episodes_[env], windows_[env].clip, &disc_windows_[env * size]);
+  rules().follow_new(episodes_[env], windows_[env].clip, &disc_windows_[env * size]);
 }
 
 void BatchEnv::step(std::span<const float> actions) {
@@ -220,7 +220,7 @@ void BatchEnv::reset_finished() {
       windows_[env] = rules().draw_window(episodes_[env]);
       window_changed_[env] = 1;
     }
-    if (window_changed_[env]) follow_new(env, rules());
+    if (window_changed_[env]) follow_new(env);
   });
 }
 

@@ -84,7 +84,7 @@ class BatchEnv {
   // The root over the origin; `out` gets the rest.
   RootState clip_state(int clip, float time, CharacterState& out) const;
   void reset_env(int env, CharacterState& scratch);
-  void follow_new(int env, const EpisodeRules& rules);
+  void follow_new(int env);
   void refresh_observation(int env);
   void fill_history(int env);                                  // every frame as the newest
   void fill_history_from_clip(int env, int clip, float time);  // frames as the clip had them

@@ -48,8 +48,9 @@ struct UpdateSettings {
   // > 0: only getting up and new clips are learnt, and this weighs the divergence of all else from the controller
   // started from
   float keep_weight = 0.0f;
-  float keep_weight_start = 0.0f;         // until keep_from samples, rising to keep_weight at keep_to
-  double keep_from = 0.0, keep_to = 0.0;  // 0: keep_weight from the start
+  float keep_weight_start = 0.0f;  // until keep_from samples, rising to keep_weight at keep_to
+  // 0: keep_weight from the start. From keep_from on what was learnt of new clips is held too, to the policy then.
+  double keep_from = 0.0, keep_to = 0.0;
   bool new_clips = false;  // learn the clips that the policy started from does not know; they are the last of the list
 };
 

@@ -62,10 +62,14 @@ int all_threads(const LowLevelSettings& s) {
 int rollout_threads(const LowLevelSettings& s) { return s.overlap ? std::max(1, all_threads(s) - 1) : all_threads(s); }
 int update_threads(const LowLevelSettings& s) { return s.overlap ? 1 : all_threads(s); }
 
+// 0 until `from`, 1 from `to` on, straight in between.
+double ramp(double samples, double from, double to) {
+  return std::clamp((samples - from) / std::max(to - from, 1.0), 0.0, 1.0);
+}
+
 float log_sigma_at(const NetworkSettings& n, double samples) {
   if (n.narrow_to <= 0.0) return n.log_sigma;
-  const double t = std::clamp((samples - n.narrow_from) / std::max(n.narrow_to - n.narrow_from, 1.0), 0.0, 1.0);
-  return n.log_sigma + static_cast<float>(t) * (n.log_sigma_end - n.log_sigma);
+  return n.log_sigma + static_cast<float>(ramp(samples, n.narrow_from, n.narrow_to)) * (n.log_sigma_end - n.log_sigma);
 }
 
 // A policy that learns new clips: samples over which what it begins with is let go.
@@ -73,8 +77,8 @@ constexpr double kTaughtSamples = 1e6;
 
 float keep_weight_at(const UpdateSettings& u, double samples) {
   if (u.keep_to <= 0.0) return u.keep_weight;
-  const double t = std::clamp((samples - u.keep_from) / std::max(u.keep_to - u.keep_from, 1.0), 0.0, 1.0);
-  return u.keep_weight_start + static_cast<float>(t) * (u.keep_weight - u.keep_weight_start);
+  return u.keep_weight_start +
+         static_cast<float>(ramp(samples, u.keep_from, u.keep_to)) * (u.keep_weight - u.keep_weight_start);
 }
 
 // Share of the episodes that could follow their clip which do.
@@ -82,8 +86,7 @@ double follow_share(const LowLevelSettings& settings, double samples) {
   const RewardSettings& reward = settings.reward;
   if (reward.tracking_weight <= 0.0f || settings.update.keep_weight > 0.0f) return 0.0;
   if (reward.tracking_fade <= 0.0) return 1.0;
-  return std::clamp((reward.tracking_fade - samples) / std::max(reward.tracking_fade - reward.tracking_full, 1.0), 0.0,
-                    1.0);
+  return ramp(-samples, -reward.tracking_fade, -reward.tracking_full);  // it falls
 }
 
 }  // namespace
@@ -169,6 +172,8 @@ struct LowLevelTrainer::Impl {
   void update();
   void update_keeping();
   void learn_from(int clip);
+  // (T N) of the rollout, 1: under the latent of a clip to learn.
+  torch::Tensor rows_of_new() const { return of_new.index_select(0, data.moments).index_select(0, data.window_id); }
   void start_new_clips(const SafeTensors& file, const std::string& where);
   void part_new_clips();
   void step_optimiser();
@@ -683,7 +688,7 @@ void LowLevelTrainer::Impl::rewards_and_returns() {
   }
   stats["tracking"] = ((data.tracking * tracked).sum() / tracked.sum().clamp_min(1.0f)).item<double>();
   if (of_new.defined()) {
-    const auto follows = tracked * of_new.index_select(0, data.moments).index_select(0, data.window_id);
+    const auto follows = tracked * rows_of_new();
     stats["follows_new"] = ((data.tracking * follows).sum() / follows.sum().clamp_min(1.0f)).item<double>();
   }
   stats["value_explained"] = explained.item<double>();
@@ -897,9 +902,8 @@ void LowLevelTrainer::Impl::part_new_clips() {
     before = encode(torch::arange(table.features().size(0), torch::TensorOptions(torch::kInt64).device(device)));
   }
   kept_latents = before;
-  std::vector<int64_t> clip_of(static_cast<size_t>(before.size(0)));
-  for (size_t m = 0; m < clip_of.size(); ++m) clip_of[m] = clip_moments.clip_of(static_cast<int64_t>(m));
-  const auto clip_of_moment = torch::tensor(clip_of).to(device);
+  const auto clip_of_moment =
+      torch::from_blob(const_cast<int*>(clip_moments.view().clip_of), {before.size(0)}, torch::kInt32).to(device);
   torch::optim::Adam adam(std::vector<torch::Tensor>{flat[3]}, torch::optim::AdamOptions(3e-4));
   for (int step = 0; step < kSteps; ++step) {
     const ClipBatch batch = draw_clip_batch(kBatch);
@@ -909,7 +913,7 @@ void LowLevelTrainer::Impl::part_new_clips() {
                        torch::max(is_new.unsqueeze(0), is_new.unsqueeze(1));
     const auto too_near = ((z.matmul(z.t()) - kCosine).clamp_min(0.0f).square() * apart).sum() / kBatch;
     const auto moved = (z - before.index_select(0, batch.moments)).square().sum(1) * (1.0f - is_new);
-    const auto loss = too_near + (z - near_z).square().sum(1).mean() + kHold * moved.mean();
+    const auto loss = too_near + alignment_loss(z, near_z) + kHold * moved.mean();
     flat[3].mutable_grad().zero_();
     loss.backward();
     adam.step();
@@ -944,7 +948,7 @@ void LowLevelTrainer::Impl::update_keeping() {
     kept_mean = kept->forward_styled(data.normalised_obs, kept->embed(kept_z).index_select(0, data.window_id));
     known = (data.tracking < 0.0f).to(torch::kFloat32);
     if (of_new.defined()) {
-      const auto follows = (1.0f - known) * of_new.index_select(0, data.moments).index_select(0, data.window_id);
+      const auto follows = (1.0f - known) * rows_of_new();
       if (has_learnt) {
         const auto mean =
             learnt->forward_styled(data.normalised_obs, learnt->embed(z_table).index_select(0, data.window_id));

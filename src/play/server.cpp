@@ -330,9 +330,8 @@ struct Server::Impl {
       }
       if (const auto* clip = std::get_if<CommandClip>(&parsed); clip && session.policy().latent_index(clip->clip) < 0)
         fail("`{}`: the policy knows no clip of that name", clip->clip);
-      const auto names = session.machines();
       if (const auto* machine = std::get_if<CommandMachine>(&parsed);
-          machine && std::ranges::find(names, machine->machine, &Machine::name) == names.end())
+          machine && session.machine_index(machine->machine) < 0)
         fail("`{}`: there is no state machine of that name", machine->machine);
       const std::lock_guard lock(command_mutex);
       if (commands.size() >= kMaxPendingCommands) fail("too many commands at once");

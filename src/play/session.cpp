@@ -65,17 +65,23 @@ void Session::put_up_target() {
                      state().view(0).pos(0).head<2>() + settings_.target_distance * Vec2(std::cos(way), std::sin(way)));
 }
 
-void Session::select_machine(const std::string& name) {
+int Session::machine_index(const std::string& name) const {
   const auto machine = std::ranges::find(machines_, name, &Machine::name);
-  if (machine == machines_.end()) {
+  return machine == machines_.end() ? -1 : static_cast<int>(machine - machines_.begin());
+}
+
+void Session::select_machine(const std::string& name) {
+  const int index = machine_index(name);
+  if (index < 0) {
     if (machines_.empty()) fail("`{}`: state machines need a high-level policy; see `calm train high-level`", name);
     fail("`{}`: there is no state machine of that name", name);
   }
-  machine_ = static_cast<int>(machine - machines_.begin());
+  machine_ = index;
+  const Machine& machine = machines_[static_cast<size_t>(index)];
   put_pillar_aside();
   stage_ =
-      std::make_unique<Stage>(actors_, *director_, *machine,
-                              strikes(*machine) ? TargetKind::kPillar : TargetKind::kPlace, static_cast<float>(dt_));
+      std::make_unique<Stage>(actors_, *director_, machine, strikes(machine) ? TargetKind::kPillar : TargetKind::kPlace,
+                              static_cast<float>(dt_));
   director_->forget(0);
   stage_->start_machine(0);
   put_up_target();

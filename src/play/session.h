@@ -74,8 +74,9 @@ class Session {
   Eigen::VectorXf latent() const { return actors_.latent(0).transpose(); }  // in force, unit
   int clip() const { return clip_; }  // commanded, index into policy.latents; -1 if there is none
   std::span<const Machine> machines() const { return machines_; }
-  int machine() const { return machine_; }  // that directs it, index into machines; -1: none
-  std::string machine_state() const;        // its state's name, "get up" while it gets up
+  int machine() const { return machine_; }           // that directs it, index into machines; -1: none
+  int machine_index(const std::string& name) const;  // -1 if there is none
+  std::string machine_state() const;                 // its state's name, "get up" while it gets up
   // Of the machine; kNone if none directs. The pose of the pillar's middle, or of the place on the floor.
   TargetKind target_kind() const { return stage_ ? stage_->target_kind() : TargetKind::kNone; }
   RootState target() const;

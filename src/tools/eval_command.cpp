@@ -176,13 +176,11 @@ void evaluate_paper(const PaperOptions& options) {
   ThreadPool pool(options.threads);
   const MotionEncoder* encodes = encoder ? &*encoder : nullptr;
   ReportContext context{options.policy, options.backend, options.measures, {}};
-  const std::filesystem::path high =
-      options.high.empty() ? files.path.parent_path() : std::filesystem::path(options.high);
-  if (!options.high.empty() || std::filesystem::exists(high / "high_level.safetensors")) {
+  if (const auto high = open_high_level(files, options.high)) {
     DirectedSettings directed = options.directed;
     directed.seed = options.measures.seed;
-    context.directed = measure_directing(files.policy, load_high_level_policy(high, files.policy), encodes,
-                                         files.character, library, settings.physics, options.backend, directed, pool);
+    context.directed = measure_directing(files.policy, *high, encodes, files.character, library, settings.physics,
+                                         options.backend, directed, pool);
   }
   const PaperMeasures m = measure_as_the_paper(files.policy, encodes, files.character, library, settings.physics,
                                                options.backend, options.measures, pool);

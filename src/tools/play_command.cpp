@@ -5,7 +5,6 @@
 
 #include <cstdio>
 #include <cstdlib>
-#include <optional>
 
 #include "base/error.h"
 #include "direct/machine_file.h"
@@ -40,12 +39,11 @@ std::vector<Machine> find_machines(const fs::path& folder, const Policy& policy)
     if (entry.path().extension() == ".yaml") files.push_back(entry.path());
   std::ranges::sort(files);
   std::vector<Machine> machines;
-  for (const fs::path& file : files) {
-    if (check_machine(file, policy).empty())
+  for (const fs::path& file : files) try {
       machines.push_back(load_machine(file, policy));
-    else
-      spdlog::debug("{}: does not fit this policy; `calm fsm check` says why", file.string());
-  }
+    } catch (const Error& e) {
+      spdlog::debug("{}", e.what());
+    }
   return machines;
 }
 
@@ -60,14 +58,9 @@ void open_browser(const std::string& url) {
 
 void play(const PlayOptions& options) {
   const PolicyFiles files = open_policy(own_or_given(options.policy), options.character);
-  const fs::path beside = files.path.parent_path() / "high_level.safetensors";
-  const fs::path high_path = options.high.empty() && fs::exists(beside) ? beside : own_or_given(options.high);
-  std::optional<HighLevelPolicy> high;
+  const std::optional<HighLevelPolicy> high = open_high_level(files, options.high);
   std::vector<Machine> machines;
-  if (!high_path.empty()) {
-    high = load_high_level_policy(high_path, files.policy);
-    machines = find_machines(own_or_given(options.machines), files.policy);
-  }
+  if (high) machines = find_machines(own_or_given(options.machines), files.policy);
 
   SessionSettings settings;
   settings.backend = options.sim;

@@ -4,8 +4,6 @@
 
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-
 #include "base/error.h"
 #include "direct/machine_file.h"
 #include "env/task_table.h"
@@ -89,13 +87,13 @@ TEST(Stage, WalksStraightIntoAPillarAheadAndKicksIt) {
 }
 
 #if defined(__SANITIZE_ADDRESS__)
-constexpr double kHours = 0.1;  // the sanitizers simulate at a fortieth of the speed
+constexpr double kHours = 0.1;  // the sanitizers simulate at less than a fortieth of the speed
 #else
 constexpr double kHours = 10.0;
 #endif
 
-// Simulated hours: events of all names, pushes that fell, and targets that jump,
-// at random times. A character is stuck if it lies for 30 s, or its machine stays in a state that it should leave.
+// Simulated hours: events of all names, pushes that fell, and targets that jump, at random times. A character is stuck
+// if it lies for 30 s, or its machine stays in a state that it should leave.
 TEST(Stage, RandomEventsForHoursNeverLeaveItStuck) {
   constexpr int kCharacters = 128;
   const int steps = static_cast<int>(kHours * 3600.0 * 30.0 / kCharacters);

@@ -57,6 +57,21 @@ TEST(Training, SeedsDiffer) {
 constexpr int kIterations = 50;
 
 // How well a trainer follows the clips it starts from: means over its first and its last few iterations.
+// After a few iterations: what `--from` takes of a policy and its encoder alone.
+SafeTensors short_policy(const MotionLibrary& library, int iterations) {
+  LowLevelTrainer trainer(tiny(), human(), library);
+  for (int i = 0; i < iterations; ++i) trainer.iterate();
+  SafeTensors policy = trainer.export_policy();
+  policy.tensors.merge(trainer.export_encoder().tensors);
+  return policy;
+}
+
+std::vector<Clip> all_but_the_last() {
+  std::vector<Clip> clips;
+  for (int c = 0; c + 1 < generated().num_clips(); ++c) clips.push_back(generated().clip(c));
+  return clips;
+}
+
 std::pair<double, double> tracking_over(LowLevelTrainer& trainer, int iterations) {
   constexpr int kShare = 8;
   double first = 0.0, last = 0.0;
@@ -120,10 +135,7 @@ TEST(Training, StartsFromAnotherRunsModel) {
 
 // From a policy and its encoder alone; all but the actor and the critic stay bit for bit.
 TEST(Training, TeachesToGetUpAndKeepsTheRest) {
-  LowLevelTrainer first(tiny(), human(), generated());
-  for (int i = 0; i < 3; ++i) first.iterate();
-  SafeTensors policy = first.export_policy();
-  policy.tensors.merge(first.export_encoder().tensors);
+  const SafeTensors policy = short_policy(generated(), 3);
 
   auto settings = tiny();
   settings.env.reset_fallen = 0.5f, settings.env.recovery_score = true;
@@ -151,13 +163,8 @@ TEST(Training, TeachesToGetUpAndKeepsTheRest) {
 
 // All clips but one to start with, then that too: it is learnt, with a latent apart from the others, and theirs stay.
 TEST(Training, TeachesNewClipsAndKeepsTheRest) {
-  std::vector<Clip> clips;
-  for (int c = 0; c + 1 < generated().num_clips(); ++c) clips.push_back(generated().clip(c));
-  const MotionLibrary fewer(human(), std::vector<Clip>(clips));
-  LowLevelTrainer first(tiny(), human(), fewer);
-  for (int i = 0; i < 3; ++i) first.iterate();
-  SafeTensors policy = first.export_policy();
-  policy.tensors.merge(first.export_encoder().tensors);
+  const MotionLibrary fewer(human(), all_but_the_last());
+  const SafeTensors policy = short_policy(fewer, 3);
 
   auto settings = tiny();
   settings.update.keep_weight = 1.0f, settings.update.new_clips = true;
@@ -189,6 +196,7 @@ TEST(Training, TeachesNewClipsAndKeepsTheRest) {
 
   // what cannot be: nothing new, and a new clip before known ones
   EXPECT_THROW(LowLevelTrainer(settings, human(), fewer).start_from(policy, "test"), Error);
+  std::vector<Clip> clips = all_but_the_last();
   std::ranges::reverse(clips);
   clips.insert(clips.begin(), generated().clip(generated().num_clips() - 1));
   const MotionLibrary reversed(human(), std::move(clips));
@@ -202,13 +210,9 @@ TEST(Training, HoldsWeaklyFirstWhereTheSettingsSaySo) {
   settings.update.keep_weight = 1.0f, settings.update.keep_weight_start = 0.1f, settings.update.new_clips = true;
   settings.update.keep_from = 1.0, settings.update.keep_to = 2.0;
   settings.warm_start.steps = 0;
-  std::vector<Clip> clips;
-  for (int c = 0; c + 1 < generated().num_clips(); ++c) clips.push_back(generated().clip(c));
-  const MotionLibrary fewer(human(), std::move(clips));
-  LowLevelTrainer first(tiny(), human(), fewer);
-  first.iterate();
+  const MotionLibrary fewer(human(), all_but_the_last());
   LowLevelTrainer second(settings, human(), generated());
-  second.start_from(first.export_model(), "test");
+  second.start_from(short_policy(fewer, 1), "test");
   second.iterate();
   EXPECT_NEAR(second.stats().at("keep_weight"), 0.1, 1e-6);
   second.iterate();
